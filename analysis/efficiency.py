@@ -1,0 +1,90 @@
+"""What a model costs: parameters, FLOPs, latency, memory; each number with the convention that it follows."""
+
+import logging
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """All parameters and the trainable ones."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
+
+
+def count_gmacs(model: nn.Module, image: Tensor) -> tuple[float, list[str]]:
+    """Multiply-accumulates of one forward pass of ``image`` (1 3 H W), in 10^9, by fvcore; FLOPs are twice that.
+
+    Attention is counted: fvcore skips the fused kernel, so it is taken apart for the count (Swin's in timm never is
+    fused, and a count that skips ViT's alone compares unlike things). Also returns the operators that were not counted,
+    with how often they occur; element-wise ones are left out by convention.
+    """
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    with torch.no_grad(), unfused_attention(model):
+        analysis = FlopCountAnalysis(model, image)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        gmacs = analysis.total() / 1e9
+        uncounted = analysis.unsupported_ops()
+    return gmacs, [f"{name} x{count}" for name, count in sorted(uncounted.items())]
+
+
+@contextmanager
+def unfused_attention(model: nn.Module) -> Iterator[None]:
+    """Let timm's attention layers compute their attention matrix in the open."""
+    layers = [module for module in model.modules() if hasattr(module, "fused_attn")]
+    before = [layer.fused_attn for layer in layers]
+    try:
+        for layer in layers:
+            layer.fused_attn = False
+        yield
+    finally:
+        for layer, fused in zip(layers, before):
+            layer.fused_attn = fused
+
+
+def attention_kernel(model: nn.Module) -> str:
+    """How attention is computed, which a latency depends on: fused, unfused, mixed, or none."""
+    kinds = {bool(module.fused_attn) for module in model.modules() if hasattr(module, "fused_attn")}
+    return {(): "none", (True,): "fused", (False,): "unfused"}.get(tuple(kinds), "mixed")
+
+
+def measure_latency(
+    model: nn.Module, images: Tensor, *, context: Callable[[], AbstractContextManager], seconds: float = 2.0
+) -> dict[str, float]:
+    """Milliseconds of a forward pass of ``images`` (B 3 H W, preprocessed): median and 90th percentile.
+
+    Two passes of warm-up are discarded; then at least five, and as many as fit into ``seconds``, are timed, with the
+    device synchronised around each.
+    """
+    synchronize = torch.cuda.synchronize if images.is_cuda else lambda: None
+    times, begin = [], None
+    with torch.inference_mode():
+        for i in range(1000):
+            synchronize()
+            start = time.perf_counter()
+            with context():
+                model(images)
+            synchronize()
+            if i == 1:
+                begin = time.perf_counter()
+            elif i > 1:
+                times.append(1000 * (time.perf_counter() - start))
+            if len(times) >= 5 and time.perf_counter() - begin > seconds:
+                break
+    return {"median": statistics.median(times), "p90": statistics.quantiles(times, n=10, method="inclusive")[-1]}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory so far, in MB: PyTorch's allocations on CUDA, the resident set of the whole process on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

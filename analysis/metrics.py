@@ -1,0 +1,149 @@
+"""Predictions of a model, and numbers from predictions: arrays in, numbers out. Fractions are in [0, 1].
+
+Legend: N images, K classes.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, softmax
+from torch import Tensor
+
+from analysis.statistics import wilson_interval
+
+
+@dataclass(frozen=True)
+class Predictions:
+    logits: np.ndarray  # float32 N K
+    labels: np.ndarray  # int64 N
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """N K."""
+        return softmax(self.logits.astype(np.float64), axis=1)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Class of the largest logit, int64 N."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.predicted == self.labels).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats, without label smoothing."""
+        log_p = log_softmax(self.logits.astype(np.float64), axis=1)
+        return float(-log_p[np.arange(len(self.labels)), self.labels].mean())
+
+
+def predict(
+    model: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    context: Callable[[], AbstractContextManager] = nullcontext,
+) -> Predictions:
+    """Logits and labels of all batches, in their order.
+
+    Args:
+        model: maps images as the batches hold them to logits B K; in evaluation mode already.
+        batches: (images, int64 labels B) on the model's device.
+        context: makes the context of each forward pass, such as autocast.
+    """
+    logits, labels = [], []
+    with torch.inference_mode():
+        for images, targets in batches:
+            with context():
+                output = model(images)
+            logits.append(output.float())  # stays on the device: no synchronisation per batch
+            labels.append(targets)
+    if not logits:
+        raise ValueError("there are no images to predict: the split is empty")
+    return Predictions(torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy())
+
+
+def summarize(predictions: Predictions, class_names: list[str]) -> dict:
+    """The scores of a classifier, by the names of ``metrics.json``.
+
+    Precision, recall and F1 are scikit-learn's; 0 where undefined. ``per_class[...]["accuracy"]`` is the share of the
+    class's images that were recognised, null for a class without images; ``ece`` uses 15 bins of equal width.
+    Raises ValueError if a logit is not finite.
+    """
+    from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
+
+    bad = int((~np.isfinite(predictions.logits)).any(axis=1).sum())
+    if bad:
+        raise ValueError(f"the model gives NaN or infinite logits for {bad} of {len(predictions.labels)} images")
+    labels, predicted = predictions.labels, predictions.predicted
+    correct, count, num_classes = int((predicted == labels).sum()), len(labels), len(class_names)
+    classes = range(num_classes)
+    scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
+    summary = {
+        "num_images": count,
+        "accuracy": predictions.accuracy,
+        "accuracy_ci95": wilson_interval(correct, count).tolist(),
+        "top1_error": 1 - predictions.accuracy,
+        "top5_accuracy": top_k_accuracy(predictions, 5) if num_classes > 5 else None,
+        "loss": predictions.loss,
+        "ece": calibration_bins(predictions)["ece"],
+        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+    }
+    for average in ("macro", "weighted"):
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            labels, predicted, labels=classes, average=average, zero_division=0
+        )
+        summary |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
+    accuracy, interval = per_class_accuracy(predictions, num_classes)
+    summary["per_class"] = {
+        name: {
+            **{key: float(scores[i][k]) for i, key in enumerate(("precision", "recall", "f1"))},
+            "support": int(scores[3][k]),
+            "accuracy": float(accuracy[k]) if scores[3][k] else None,
+            "accuracy_ci95": interval[k].tolist() if scores[3][k] else None,
+        }
+        for k, name in enumerate(class_names)
+    }
+    return summary
+
+
+def top_k_accuracy(predictions: Predictions, k: int) -> float:
+    """Share of images whose label is among the ``k`` largest logits."""
+    largest = np.argpartition(-predictions.logits, k - 1, axis=1)[:, :k]
+    return float((largest == predictions.labels[:, None]).any(axis=1).mean())
+
+
+def confusion_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
+    """K x K counts; rows are true classes, columns predicted ones."""
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (predictions.labels, predictions.predicted), 1)
+    return counts
+
+
+def per_class_accuracy(predictions: Predictions, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy within each true class (K) and its 95 % Wilson interval (K 2); NaN for classes without images."""
+    counts = confusion_counts(predictions, num_classes)
+    correct, support = counts.diagonal(), counts.sum(axis=1)
+    accuracy = np.divide(correct, support, out=np.full(num_classes, np.nan), where=support > 0)
+    return accuracy, wilson_interval(correct, support)
+
+
+def calibration_bins(predictions: Predictions, num_bins: int = 15) -> dict:
+    """Confidence against accuracy in bins of equal width, and the expected calibration error (Guo et al. 2017).
+
+    Returns ``confidence`` and ``accuracy`` (means per bin, 0 in empty ones), ``counts``, and ``ece``: the mean over images
+    of their bin's gap between the two.
+    """
+    probabilities = predictions.probabilities
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == predictions.labels
+    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    filled = np.maximum(counts, 1)
+    mean_confidence = np.bincount(bins, weights=confidence, minlength=num_bins) / filled
+    accuracy = np.bincount(bins, weights=correct, minlength=num_bins) / filled
+    ece = float((counts * np.abs(mean_confidence - accuracy)).sum() / counts.sum())
+    return {"confidence": mean_confidence, "accuracy": accuracy, "counts": counts, "ece": ece}

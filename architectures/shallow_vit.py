@@ -1,0 +1,149 @@
+"""Shallow ViT: how much of a Vision Transformer (Dosovitskiy et al. 2021) is needed?
+
+Patch embedding, learnable positions, ``depth`` (default 1) pre-norm blocks, mean over tokens, LayerNorm, linear head. The
+switches take parts away: ``pos_embed``, ``attention``, ``ffn``.
+
+Legend: B images, N = h w tokens, C width, K classes.
+"""
+
+import torch
+from timm.layers import Attention, Mlp, PatchEmbed, resample_abs_pos_embed, trunc_normal_
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+
+class Zero(nn.Module):
+    """What a branch that was switched off adds to the residual stream."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + MHSA(LN x), then x + FFN(LN x)."""
+
+    def __init__(self, dim: int, num_heads: int, *, mlp_ratio: float, attention: bool, ffn: bool):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim) if attention else nn.Identity()
+        self.attn = Attention(dim, num_heads, qkv_bias=True) if attention else Zero()
+        self.norm2 = nn.LayerNorm(dim) if ffn else nn.Identity()
+        self.mlp = Mlp(dim, int(dim * mlp_ratio)) if ffn else Zero()
+
+    def forward(self, x: Tensor) -> Tensor:  # B N C
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class ShallowViT(nn.Module):
+    """A ViT of few blocks, without class token.
+
+    Args:
+        img_size: side, or (height, width), of the input in pixels; a multiple of ``patch_size``.
+        patch_size: side of a patch in pixels.
+        embed_dim: C.
+        depth: number of blocks.
+        num_heads: attention heads; divides ``embed_dim``.
+        mlp_ratio: hidden width of the FFN as a multiple of C.
+        pos_embed, attention, ffn: ablation switches; False takes the part away.
+    """
+
+    num_prefix_tokens = 0
+
+    def __init__(
+        self,
+        *,
+        img_size: int | tuple[int, int] = 32,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        num_classes: int = 10,
+        embed_dim: int = 192,
+        depth: int = 1,
+        num_heads: int = 3,
+        mlp_ratio: float = 4.0,
+        pos_embed: bool = True,
+        attention: bool = True,
+        ffn: bool = True,
+    ):
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+        self.num_classes, self.num_features = num_classes, embed_dim
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim)
+        height, width = self.patch_embed.grid_size
+        if height * patch_size != self.patch_embed.img_size[0] or width * patch_size != self.patch_embed.img_size[1]:
+            raise ValueError(f"an image of {img_size} px does not divide into patches of {patch_size} px")
+        positions = torch.zeros(1, height * width, embed_dim)
+        if pos_embed:
+            self.pos_embed = nn.Parameter(positions)
+        else:
+            self.register_buffer("pos_embed", positions, persistent=False)
+        blocks = [Block(embed_dim, num_heads, mlp_ratio=mlp_ratio, attention=attention, ffn=ffn) for _ in range(depth)]
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.apply(_init_weights)
+        if pos_embed:
+            trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward_features(self, x: Tensor) -> Tensor:  # B 3 H W -> B N C
+        return self.blocks(self.patch_embed(x) + self.pos_embed)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # B N C -> B K
+        x = self.norm(x.mean(dim=1))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    # What timm asks of a model.
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"pos_embed"}
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        return dict(stem=r"^pos_embed|^patch_embed", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: ShallowViT) -> dict[str, Tensor]:
+    """Interpolate the positional embedding of weights that were trained at another image size."""
+    if isinstance(model.pos_embed, nn.Parameter) and "pos_embed" in state_dict:
+        state_dict["pos_embed"] = resample_abs_pos_embed(
+            state_dict["pos_embed"], model.patch_embed.grid_size, num_prefix_tokens=0
+        )
+    return state_dict
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "shallow_vit.untrained": dict(
+            input_size=(3, 32, 32),
+            fixed_input_size=True,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            interpolation="bilinear",
+            first_conv="patch_embed.proj",
+            classifier="head",
+        )
+    }
+)
+
+
+@register_model
+def shallow_vit(pretrained: bool = False, **kwargs) -> ShallowViT:
+    """Patch 4, width 192, one block of three heads, for 32 px."""
+    return build_model_with_cfg(
+        ShallowViT, "shallow_vit", pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs
+    )

@@ -1,0 +1,256 @@
+"""Every knob of the project, typed, once, documented where it is defined.
+
+A config is a YAML file that states only what differs from the defaults below. Precedence: defaults < YAML <
+``section.key=value`` overrides from the command line. Reading a config imports neither torch nor any project file.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rgb = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class AugmentConfig(Section):
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    """Zero padding in pixels before a random crop of the original size (torchvision's RandomCrop); 0: off."""
+    hflip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Random rotation by up to this many degrees either way."""
+    translate: Fraction = 0.0
+    """Random shift by up to this fraction of the image side, either way, in both directions."""
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=1)]] | None = None
+    """Area range of a random resized crop (timm's `scale`), such as [0.35, 1.0]; null: off."""
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
+    """Aspect-ratio range (width / height) of the random resized crop (timm's `ratio`)."""
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        for key in ("scale", "ratio"):
+            bounds = getattr(self, key)
+            if bounds and bounds[0] > bounds[1]:
+                raise ValueError(f"{key}: {list(bounds)} runs backwards; write the lower bound first")
+        return self
+
+
+class DataConfig(Section):
+    dataset: str
+    """digits | cifar10 | cifar100 | imagefolder."""
+    root: str = "data"
+    """Where the data lies, or is downloaded to; for `imagefolder` the folder that holds train/ val/ test/ or classes."""
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Side, or [height, width], of the model's input in pixels; null: the size that the model was designed for."""
+    val_fraction: Fraction = 0.1
+    """Share of the training images held out for validation where the data has no such split; 0: no selection."""
+    test_fraction: Fraction = 0.1
+    """Share of the images held out for testing where the data has no such split."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the splits that are cut. Apart from `seed`, so that runs of different seeds share their test images."""
+    normalization: Literal["model", "cifar10", "imagenet"] | tuple[Rgb, Rgb] = "model"
+    """Mean and std of the input: as the model's weights expect, by name, or [[mean x 3], [std x 3]] in [0, 1]."""
+    interpolation: Literal["model", "bilinear", "bicubic"] = "model"
+    """Filter for the resize to `image_size`: as the model's weights expect, or by name."""
+    augment: AugmentConfig = AugmentConfig()
+    """Random changes to training images, applied in batches on the device."""
+    residency: Literal["auto", "device", "stream"] = "auto"
+    """Keep all pixels on the device, or stream them through workers; auto: on the device within the budget."""
+    resident_budget_mb: PositiveInt = 4096
+    """How much `residency: auto` may keep on the device, in MB, over all splits."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode photos when streaming; null: one per CPU core, at most 8."""
+
+
+class ModelConfig(Section):
+    name: str
+    """Any timm model name, or one of the project's own (shallow_vit)."""
+    pretrained: bool | str = False
+    """false, true (timm's weights for this name, downloaded), or the path of a .pth or .safetensors file."""
+    tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*)$")] = "full"
+    """What is trained: full | head | last-N (the last N blocks and everything after them)."""
+    kwargs: dict[str, Any] = {}
+    """Handed on to timm.create_model: patch_size, window_size, drop_path_rate, depth, ..."""
+
+
+class TrainConfig(Section):
+    epochs: PositiveInt = 30
+    """Passes over the training images."""
+    batch_size: PositiveInt = 128
+    """Images per optimizer step."""
+    opt: str = "adamw"
+    """Optimizer, by timm's name."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; null: 1e-3 from scratch, 1e-4 from pretrained weights."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Decoupled weight decay; biases, norms and positional embeddings are spared."""
+    sched: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warmup, updated every step."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs of linear warmup, counted within `epochs`."""
+    warmup_lr: Annotated[float, Field(ge=0)] = 1e-6
+    """Learning rate of the first warmup step."""
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate at the end of the cosine."""
+    smoothing: Fraction = 0.1
+    """Label smoothing."""
+    clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the whole gradient; null: no clipping."""
+    amp: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Precision of matrix products; auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 on CPU."""
+
+
+class EvaluateConfig(Section):
+    batch_size: PositiveInt = 256
+    """Images per batch in validation and evaluation."""
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*$")] | None = None
+    """The run's directory below `output_root`; null: the config file's stem."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the weights, the order of the images, augmentation and dropout."""
+    output_root: str = "outputs"
+    """Where run directories are made."""
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, values):
+        """A section that is named but left empty (`train:`) means its defaults."""
+        return {k: v for k, v in values.items() if not (v is None and k in ("train", "evaluate"))}
+
+    @property
+    def run_directory(self) -> Path:
+        return Path(self.output_root) / self.name
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate, with the default that suits the start: fine-tuning needs a smaller one."""
+        return self.train.lr or (1e-4 if self.model.pretrained else 1e-3)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a YAML config and apply ``section.key=value`` overrides (values are read as YAML).
+
+    Raises ValueError, naming the file, the key and what is allowed, for a missing file, YAML that does not parse, an
+    unknown key (with the nearest valid one), or a value of the wrong type or range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such config file{_nearby_configs(path)}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a config is a mapping of sections (data, model, train, ...), not {values!r}")
+    for override in overrides:
+        _apply_override(values, override)
+    values.setdefault("name", None)
+    if values["name"] is None:
+        values["name"] = path.stem
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {'; '.join(_explain(error.errors(), values))}") from None
+
+
+PATTERN_HINTS = {
+    "model.tune": "should be full, head or last-N (N = 1, 2, ...)",
+    "name": "should be letters, digits, '.', '_', '+', '-', and '/' between folders",
+}
+
+
+def describe_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """One line per key, ``section.key = default: meaning``, for the help of the scripts."""
+    lines = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            lines += describe_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            default = "(required)" if field.is_required() else json.dumps(field.default)
+            lines.append(f"{prefix}{name} = {default}: {' '.join(field.description.split())}")
+    return lines
+
+
+def _apply_override(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ValueError(f"override {override!r}: write it as section.key=value, such as train.epochs=5")
+    *sections, last = key.split(".")
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            raise ValueError(f"override {override!r}: {section} is a value, not a section")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"override {override!r}: {text!r} is not a YAML value") from None
+
+
+def _explain(errors: list[dict], values: dict) -> list[str]:
+    """pydantic's errors -> one sentence per key with the value and what is allowed."""
+    known = [line.split(" = ")[0] for line in describe_keys()]
+    sentences, allowed = [], {}
+    for error in errors:
+        names = [part for part in error["loc"] if isinstance(part, str)]
+        key = _longest_key(names, known)
+        if error["type"] == "extra_forbidden":
+            sentences.append(f"unknown key {'.'.join(names)}{_nearest_key('.'.join(names), known)}")
+        elif error["type"] == "missing" and ".".join(names) == key:
+            sentences.append(f"{key} is missing and has no default")
+        elif error["type"] == "value_error":
+            sentences.append(f"{key}: {error['ctx']['error']}")
+        else:
+            allowed.setdefault(key, []).append(PATTERN_HINTS.get(key, error["msg"].removeprefix("Input ")))
+    for key, messages in allowed.items():
+        value = values
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else value
+        sentences.append(f"{key} = {value!r} {', or '.join(dict.fromkeys(messages))}")
+    return sentences
+
+
+def _longest_key(names: list[str], known: list[str]) -> str:
+    """The config key of an error location, without pydantic's own names for the branches of a union."""
+    for length in range(len(names), 0, -1):
+        key = ".".join(names[:length])
+        if any(k == key or k.startswith(f"{key}.") for k in known):
+            return key
+    return ".".join(names)
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
+    nearest = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    section = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == section]
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return hint or f"; valid keys: {', '.join(siblings or known)}"
+
+
+def _nearby_configs(path: Path) -> str:
+    if not path.parent.is_dir():
+        return ""
+    nearest = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+    return f"; did you mean {path.parent / nearest[0]}?" if nearest else ""

@@ -1,0 +1,42 @@
+"""Where the computation runs and in which precision."""
+
+import torch
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def select_device(name: str | None) -> torch.device:
+    """``cpu``, ``cuda`` or ``cuda:N``; None takes CUDA where there is one."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: should be cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: only cpu and cuda are supported")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: no CUDA device is available here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: this machine has CUDA devices 0 to {torch.cuda.device_count() - 1}")
+    return device
+
+
+def select_precision(amp: str, device: torch.device) -> str:
+    """Resolve ``train.amp`` to bf16, fp16 or fp32.
+
+    ``auto`` is bf16 where the hardware multiplies bf16 (CUDA compute capability 8.0; CPUs with AVX512-BF16 or AMX), else
+    fp16 on CUDA and fp32 on CPU.
+    """
+    if amp == "fp16" and device.type == "cpu":
+        raise ValueError("train.amp = 'fp16' needs CUDA; on CPU use bf16, fp32 or auto")
+    if amp != "auto":
+        return amp
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which forward passes run; does nothing for fp32."""
+    return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")

@@ -1,0 +1,355 @@
+"""Model factory: one registry (timm's), weights that load or say why not, fine-tuning policy, where a CAM looks."""
+
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+import architectures  # noqa: F401  (registers the project's own models with timm)
+from config import Config
+from network import require_network
+
+logger = logging.getLogger(__name__)
+
+NORMALIZATIONS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model is fed; the one owner of size and normalisation."""
+
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    mean: tuple[float, float, float]
+    """Per channel, for pixels in [0, 1]."""
+    std: tuple[float, float, float]
+    interpolation: str
+    """Filter that brings an image to ``size``: bilinear or bicubic."""
+    corpus: str
+    """What the weights were trained on before this run; "none" from scratch."""
+
+    def to_dict(self) -> dict:
+        """Plain values, for checkpoints and JSON."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "InputSpec":
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+# ---------------------------------------------------------------- building
+
+
+def resolve_image_size(cfg: Config) -> Config:
+    """The config with ``data.image_size`` set: where it is null, the size that the model was designed for."""
+    if cfg.data.image_size is not None:
+        return cfg
+    _, height, width = _pretrained_cfg(cfg.model.name).input_size
+    size = height if height == width else (height, width)
+    return cfg.model_copy(update={"data": cfg.data.model_copy(update={"image_size": size})})
+
+
+def create_model(cfg: Config, *, num_classes: int) -> nn.Module:
+    """Build ``cfg.model`` for ``data.image_size``, load its pretrained weights, and freeze what ``model.tune`` says.
+
+    ``timm.create_model`` does the work, for timm's models and ours. The model carries its InputSpec: see `input_spec`.
+    Raises ValueError for an unknown name, arguments that the model refuses, and weights that do not fit.
+    """
+    model = _build(cfg, num_classes=num_classes)
+    if cfg.model.pretrained:
+        weights = _find_weights(cfg)
+        saved_spec = _load_weights(model, weights)
+        corpus = f"{weights}" if isinstance(cfg.model.pretrained, str) else _corpus(_pretrained_cfg(cfg.model.name).tag)
+        model.input_spec = _input_spec(cfg, saved_spec, corpus)
+    else:
+        model.input_spec = _input_spec(cfg, None, "none")
+    apply_tuning(model, cfg.model.tune)
+    return model
+
+
+def restore_model(cfg: Config, checkpoint: dict) -> nn.Module:
+    """Rebuild the model of a run from its config and one of its checkpoints, in evaluation mode."""
+    model = _build(cfg, num_classes=len(checkpoint["class_names"]))
+    model.load_state_dict(checkpoint["model"])
+    model.input_spec = InputSpec.from_dict(checkpoint["input_spec"])
+    return model.eval()
+
+
+def input_spec(model: nn.Module) -> InputSpec:
+    """What ``model``, made by this module, is fed."""
+    return model.input_spec
+
+
+def _build(cfg: Config, *, num_classes: int) -> nn.Module:
+    kwargs = dict(cfg.model.kwargs)
+    for key, owner in (
+        ("img_size", "data.image_size"),
+        ("num_classes", "the dataset"),
+        ("pretrained", "model.pretrained"),
+    ):
+        if key in kwargs:
+            raise ValueError(f"model.kwargs.{key} is set by {owner}; remove it from model.kwargs")
+    if _pretrained_cfg(cfg.model.name).fixed_input_size:
+        kwargs["img_size"] = cfg.data.image_size
+    try:
+        model = timm.create_model(cfg.model.name, num_classes=num_classes, **kwargs)
+    except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}") from None
+    if cfg.data.image_size != _pretrained_cfg(cfg.model.name).input_size[-1] or cfg.model.kwargs:
+        for remark in _idle_shifts(model):
+            logger.warning("%s: %s", cfg.model.name, remark)
+    return model
+
+
+def _pretrained_cfg(name: str):
+    """timm's description of a model and its default weights; ValueError with the nearest names if there is none."""
+    if not timm.is_model(name):
+        architecture = name.split(".")[0]
+        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        raise ValueError(f"model.name = {name!r} is neither a timm model nor one of the project's own{hint}")
+    found = timm.get_pretrained_cfg(name)
+    if found is None:
+        raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; drop the part behind the dot")
+    return found
+
+
+def _input_spec(cfg: Config, saved: InputSpec | None, corpus: str) -> InputSpec:
+    """Size from the config; normalisation and filter from the weights (``saved`` or timm's), unless the config names them."""
+    weights = saved or _pretrained_cfg(cfg.model.name)
+    if cfg.data.normalization == "model":
+        mean, std = weights.mean, weights.std
+    elif isinstance(cfg.data.normalization, str):
+        mean, std = NORMALIZATIONS[cfg.data.normalization]
+    else:
+        mean, std = cfg.data.normalization
+    filter_name = weights.interpolation if cfg.data.interpolation == "model" else cfg.data.interpolation
+    size = cfg.data.image_size
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    return InputSpec(size, tuple(mean), tuple(std), "bilinear" if filter_name == "bilinear" else "bicubic", corpus)
+
+
+def _corpus(tag: str) -> str:
+    """timm's weight tag -> the data that it was trained on, with the tag: two tags are two different starts."""
+    names = {"in22k": "ImageNet-21k", "in21k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet-1k"}
+    found = [names[part] for part in tag.split("_") if part in names]
+    return f"{' then '.join(found)} ({tag})" if found else tag
+
+
+def _idle_shifts(model: nn.Module) -> list[str]:
+    """Swin blocks that cannot shift their windows at this input size (timm shrinks the window to the grid)."""
+    remarks = []
+    for name, block in model.named_modules():
+        if getattr(block, "target_shift_size", (0, 0)) != (0, 0) and tuple(block.shift_size) == (0, 0):
+            height, width = block.input_resolution
+            remarks.append(f"{name} never shifts: its {height}x{width} grid is one window")
+    return remarks if len(remarks) < 3 else [f"{remarks[0]}; and {len(remarks) - 1} blocks more"]
+
+
+# ---------------------------------------------------------------- pretrained weights
+
+
+def _find_weights(cfg: Config) -> Path:
+    """The file that ``model.pretrained`` means, downloaded if need be."""
+    if isinstance(cfg.model.pretrained, str):
+        path = Path(cfg.model.pretrained)
+        if not path.is_file():
+            raise ValueError(
+                f"model.pretrained = {path}: no such file; give a .pth or .safetensors file, true or false"
+            )
+        return path
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    weights = _pretrained_cfg(cfg.model.name)
+    if not weights.hf_hub_id:
+        raise ValueError(
+            f"timm has no pretrained weights for {cfg.model.name}; set model.pretrained to false or to a file"
+        )
+    filename = weights.hf_hub_filename or "model.safetensors"
+    cached = try_to_load_from_cache(weights.hf_hub_id, filename)
+    if isinstance(cached, str):
+        return Path(cached)
+    require_network(
+        os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+        purpose=f"Downloading the weights of {cfg.model.name}",
+        remedy=f"Fetch {filename} of {weights.hf_hub_id} elsewhere and set model.pretrained to its path, or train from "
+        "scratch with model.pretrained=false.",
+    )
+    try:
+        return Path(hf_hub_download(weights.hf_hub_id, filename))
+    except Exception as error:  # huggingface_hub raises errors of several libraries
+        raise ValueError(f"{weights.hf_hub_id}/{filename} could not be downloaded: {error}") from None
+
+
+def _load_weights(model: nn.Module, path: Path) -> InputSpec | None:
+    """Load every weight but a head of other classes; a run's own checkpoint also gives back its InputSpec.
+
+    Embeddings and position tables of another image size are interpolated by the architecture's own rule.
+    Raises ValueError, listing the keys, if anything but the head is missing, left over or of another shape.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state, spec = load_file(path), None
+        else:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            spec = checkpoint.get("input_spec")
+            state = timm.models.clean_state_dict(checkpoint.get("model", checkpoint.get("state_dict", checkpoint)))
+    except Exception as error:  # a foreign or truncated file fails in many ways
+        raise ValueError(
+            f"{path} is not a file of weights ({type(error).__name__}); give a .pth or .safetensors file"
+        ) from None
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if adapt:
+        state = adapt(state, model)
+    wanted = model.state_dict()
+    heads = model.pretrained_cfg["classifier"]
+    head_keys = {
+        f"{head}.{part}" for head in ([heads] if isinstance(heads, str) else heads) for part in ("weight", "bias")
+    }
+    if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
+        state = {key: value for key, value in state.items() if key not in head_keys}
+        wanted = {key: value for key, value in wanted.items() if key not in head_keys}
+        logger.info("%s: the head is new, its classes differ from those of the weights", path)
+    problems = [f"{key} is missing" for key in wanted if key not in state]
+    problems += [f"{key} is not part of the model" for key in state if key not in wanted]
+    problems += [
+        f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")
+    model.load_state_dict(state, strict=False)  # strict but for the head, as checked above
+    return InputSpec.from_dict(spec) if spec else None
+
+
+# ---------------------------------------------------------------- fine-tuning
+
+
+def apply_tuning(model: nn.Module, policy: str) -> None:
+    """Leave trainable what ``policy`` names: ``full``, ``head``, or ``last-N`` blocks (with the final norm) and the head.
+
+    Blocks are timm's layer groups, counted from the end over all stages. Raises ValueError if there are fewer than N.
+    """
+    if policy == "full":
+        return
+    layer_of = group_parameters(
+        model, model.group_matcher(coarse=False), reverse=True
+    )  # parameter -> stem, blocks, head
+    head = max(layer_of.values())
+    count = 0 if policy == "head" else int(policy.removeprefix("last-"))
+    if count >= head:
+        raise ValueError(f"model.tune = {policy}: the model has {head - 1} blocks; last-{head - 1} or full is the most")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(layer_of[name] >= head - count)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Put the trained parts into training mode and leave frozen ones in evaluation mode: no dropout, fixed BatchNorm."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+# ---------------------------------------------------------------- where a CAM looks
+
+
+@dataclass(frozen=True)
+class CamLayer:
+    """A layer whose output is a map: which module, and how its output becomes B C h w."""
+
+    name: str
+    module: nn.Module
+    grid: tuple[int, int]
+    to_maps: Callable[[Tensor], Tensor]
+
+
+def cam_layer(model: nn.Module, name: str | None = None) -> CamLayer:
+    """The layer ``name``, or by default the last one that sees more than one place and still feeds the logits.
+
+    Transformers: the ``norm1`` of the last block (behind it, a class token alone reaches the logits, and a map of the
+    patch tokens is blank). Convolutional networks: the last stage. One forward pass on the model's device finds the grid.
+    Raises ValueError for a name that the model lacks (nearest names) or whose output is no map.
+    """
+    modules = dict(model.named_modules())
+    if name is not None and name not in modules:
+        nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
+        raise ValueError(f"--layer {name}: the model has no such layer; nearest: {', '.join(nearest) or 'none'}")
+    names = [name] if name else _default_cam_layers(model)
+    shapes = _output_shapes(model, {n: modules[n] for n in names})
+    for candidate in reversed(names):
+        layout = _layout(model, modules[candidate], shapes.get(candidate))
+        if layout and (name or layout[0] != (1, 1)):
+            return CamLayer(candidate, modules[candidate], *layout)
+    raise ValueError(
+        f"--layer {name}: its output {shapes.get(name)} is not a map over the image"
+        if name
+        else f"no layer of {type(model).__name__} keeps a grid larger than 1x1 at this image size; name one with --layer"
+    )
+
+
+def _default_cam_layers(model: nn.Module) -> list[str]:
+    """Candidates, first to last."""
+    names = [name for name, module in model.named_modules() if not isinstance(module, nn.Identity)]
+    for suffix in (".norm1", ".norm2"):  # a block without attention has no first norm
+        found = [name for name in names if name.endswith(suffix) and "blocks." in name]
+        if found:
+            return found
+    return [info["module"] for info in getattr(model, "feature_info", [])]
+
+
+def _output_shapes(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+
+    def remember(name):
+        def hook(module, args, output):
+            if isinstance(output, Tensor):
+                shapes[name] = tuple(output.shape)
+
+        return hook
+
+    handles = [module.register_forward_hook(remember(name)) for name, module in modules.items()]
+    training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device))
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _layout(model: nn.Module, module: nn.Module, shape: tuple[int, ...] | None):
+    """Grid (h, w) of an output and the function that makes it B C h w; None if it is no map."""
+    if shape is None or len(shape) not in (3, 4):
+        return None
+    if len(shape) == 4:
+        # Swin in timm carries B h w C everywhere but in the convolution that embeds the patches.
+        if getattr(model, "output_fmt", "NCHW") == "NHWC" and not isinstance(module, nn.Conv2d):
+            return tuple(shape[1:3]), lambda x: x.permute(0, 3, 1, 2)  # B h w C -> B C h w
+        return tuple(shape[2:]), lambda x: x
+    # B N C tokens: class and register tokens first, then the grid row by row, shaped as the image is.
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    height, width = input_spec(model).size
+    rows = max(1, round(((shape[1] - prefix) * height / width) ** 0.5))
+    columns = (shape[1] - prefix) // rows
+    if rows * columns != shape[1] - prefix:
+        return None
+    return (rows, columns), lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))

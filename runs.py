@@ -1,0 +1,210 @@
+"""The run directory: the only hand-over between stages.
+
+``outputs/<name>/`` holds a resolved config, provenance, the log, checkpoints, metrics and figures. Files are written
+beside their place and renamed, so that a reader, or a crash, never meets half a file.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from config import Config, load_config
+
+LOG_COLUMNS = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "seconds",
+    "images_per_second",
+)
+PACKAGES = ("torch", "torchvision", "timm", "grad-cam", "scikit-learn", "matplotlib", "fvcore", "numpy", "pillow")
+
+
+class Folder:
+    """A place for results. Paths are relative to it; every file is written beside its place, then renamed."""
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def write(self, name: str, writer: Callable[[Path], Any]) -> Path:
+        """Let ``writer`` write a temporary file, then rename it to ``name``."""
+        target = self.path(name)
+        temporary = target.with_name(f".{os.getpid()}-{target.name}")  # keeps the suffix, which writers go by
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            writer(temporary)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise ValueError(f"{target} cannot be written ({error.strerror}); what stood there is unchanged") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+        return target
+
+    def save_text(self, name: str, text: str) -> Path:
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def save_json(self, name: str, values: dict) -> Path:
+        return self.save_text(name, json.dumps(values, indent=2, default=_plain, allow_nan=False) + "\n")
+
+    def save_figure(self, name: str, figure) -> Path:
+        return self.write(name, figure.savefig)
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> Path:
+        return self.write(name, lambda path: np.savez_compressed(path, **arrays))
+
+
+class Run(Folder):
+    """One run directory. Make one with `create`, or find one with `open`."""
+
+    def __init__(self, directory: str | Path, config: Config):
+        super().__init__(directory)
+        self.config = config
+
+    @classmethod
+    def create(cls, directory: str | Path, config: Config, *, device: torch.device) -> "Run":
+        """Make the directory with ``config.yaml`` and ``environment.json``."""
+        run = cls(directory, config)
+        run.save_text("config.yaml", config.to_yaml())
+        run.save_json("environment.json", describe_environment(device))
+        return run
+
+    @classmethod
+    def open(cls, directory: str | Path) -> "Run":
+        """Find an existing run. Raises ValueError if ``directory`` is not one."""
+        directory = Path(directory)
+        if not directory.is_dir():
+            raise ValueError(f"{directory}: no such run directory; make one with train.py")
+        if not is_run(directory):
+            raise ValueError(
+                f"{directory} is not a run directory: train.py's config.yaml and environment.json are missing"
+            )
+        return cls(directory, load_config(directory / "config.yaml"))
+
+    @classmethod
+    def open_finished(cls, directory: str | Path) -> "Run":
+        """Find a run for the stages after training. Raises ValueError if its training has not come to its end."""
+        run = cls.open(directory)
+        if not run.finished:
+            raise ValueError(
+                f"{directory} holds an unfinished run; finish it with: python train.py {run.path('config.yaml')} --resume"
+            )
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return self.path("train.json").is_file()
+
+    def read_json(self, name: str) -> dict:
+        try:
+            return json.loads(self.path(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ValueError(f"{self.path(name)} does not exist yet; run the stage that writes it") from None
+        except ValueError as error:
+            raise ValueError(f"{self.path(name)} is not valid JSON: {error}") from None
+
+    def save_log(self, rows: Iterable[dict]) -> Path:
+        """Rewrite ``log.csv``; an epoch that was not run has no row, a value that does not exist an empty cell."""
+
+        def writer(path):
+            with path.open("w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, LOG_COLUMNS)
+                table.writeheader()
+                table.writerows(rows)
+
+        return self.write("log.csv", writer)
+
+    def read_log(self) -> list[dict[str, float]]:
+        """Rows of ``log.csv`` as numbers; empty cells are NaN."""
+        if not self.path("log.csv").is_file():
+            return []
+        with self.path("log.csv").open(newline="", encoding="utf-8") as file:
+            return [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def save_checkpoint(self, name: str, values: dict) -> Path:
+        """Tensors and plain values only, so that ``torch.load(weights_only=True)`` opens the file."""
+        return self.write(name, lambda path: torch.save(values, path))
+
+    def load_checkpoint(self, name: str) -> dict:
+        path = self.path(name)
+        if not path.is_file():
+            raise ValueError(f"{self.directory} has no {name}; train it with train.py first")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a truncated or foreign file fails in many ways
+            raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from None
+
+
+def comparison_folder(runs: list[Run], output: Path | None) -> Folder:
+    """Where results over several runs go: ``output``, or a folder of their names below ``outputs/comparisons``."""
+    if output is not None:
+        return Folder(output)
+    names = [run.config.name.replace("/", "-") for run in runs]
+    name = "-vs-".join(names)
+    if len(name) > 80:
+        name = f"{names[0]}-and-{len(runs) - 1}-more"
+    return Folder(Path(runs[0].config.output_root) / "comparisons" / name)
+
+
+def is_run(directory: Path) -> bool:
+    return all((directory / name).is_file() for name in ("config.yaml", "environment.json"))
+
+
+def remove_run(directory: Path) -> None:
+    """Delete a run directory, and never anything else."""
+    if not is_run(directory):
+        raise ValueError(f"{directory} exists and is not a run directory; move it away or choose another name")
+    shutil.rmtree(directory)
+
+
+def describe_environment(device: torch.device) -> dict:
+    """What a number depends on beside its config: versions, commit, device, command."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    on_cuda = device.type == "cuda"
+    return {
+        "command": sys.argv,
+        "python": sys.version.split()[0],
+        "packages": versions,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "device": torch.cuda.get_device_name(device) if on_cuda else "cpu",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _plain(value: Any) -> Any:
+    """numpy values -> JSON's."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")
