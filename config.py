@@ -98,7 +98,7 @@ class TrainConfig(Section):
     sched: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warmup, updated every step."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
-    """Epochs of linear warmup, counted within `epochs`."""
+    """Epochs of linear warmup, counted within `epochs`; at most half of them."""
     warmup_lr: Annotated[float, Field(ge=0)] = 1e-6
     """Learning rate of the first warmup step."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0

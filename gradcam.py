@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analysis import figures
-from analysis.attribution import METHODS, check_method, heat_maps, map_statistics
+from analysis.attribution import METHODS, REMEDY, check_method, heat_maps, map_statistics
 from console import print_result, print_table, run_script
 from data import Preprocess, Split, fit_image, load_dataset, open_image
 from devices import select_device
@@ -41,8 +41,10 @@ class Picture:
 @dataclass(frozen=True)
 class Explanation:
     picture: Picture
-    map: np.ndarray
-    """float32 h w, raw."""
+    map: np.ndarray | None
+    """float32 h w, raw; None if something is wrong with it."""
+    fault: str | None
+    """What is wrong with the map."""
     target: int
     """The class that is explained."""
     probabilities: np.ndarray
@@ -74,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         columns.append((run.config.name, class_names, explanations))
     if len(runs) > 1:
         save_comparison(runs, columns, args)
+    faulty = [e for _, _, explanations in columns for e in explanations if e.fault]
+    if faulty:
+        first = f"{faulty[0].picture.name}: {faulty[0].fault}"
+        raise ValueError(f"{args.method} at {layer.name}: {len(faulty)} of the maps say nothing ({first}); {REMEDY}")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -146,8 +152,13 @@ def explain(
         with torch.no_grad():
             probabilities = model(images).float().softmax(dim=1).cpu().numpy()
         chosen = probabilities.argmax(axis=1).tolist() if targets is None else targets[start : start + batch_size]
-        maps = heat_maps(model, layer.module, layer.to_maps, images, chosen, method=method, layer_name=layer.name)
-        explanations += map(Explanation, batch, maps, chosen, probabilities)
+        faults: dict[int, str] = {}
+        maps = heat_maps(
+            model, layer.module, layer.to_maps, images, chosen, method=method, layer_name=layer.name, faults=faults
+        )
+        for i, picture in enumerate(batch):
+            map_ = None if i in faults else maps[i]
+            explanations.append(Explanation(picture, map_, faults.get(i), chosen[i], probabilities[i]))
     return explanations
 
 
@@ -162,6 +173,8 @@ def save(
     """Picture, raw map and JSON of each image, and a grid of several. Returns the pictures' paths."""
     written = []
     for explanation in explanations:
+        if explanation.map is None:
+            continue
         stem = f"gradcam/{explanation.picture.name}-{args.method}"
         label, target = explanation.picture.label, explanation.target
         values = {
@@ -252,7 +265,7 @@ def report(
             "-" if e.picture.label is None else class_names[e.picture.label],
             caption(e, class_names),
             class_names[e.target],
-            f"{e.map.max():.3g}",
+            e.fault or f"{e.map.max():.3g}",
         )
         for e in explanations
     ]

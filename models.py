@@ -119,10 +119,11 @@ def _pretrained_cfg(name: str):
         nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
         raise ValueError(f"model.name = {name!r} is neither a timm model nor one of the project's own{hint}")
-    found = timm.get_pretrained_cfg(name)
-    if found is None:
-        raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; drop the part behind the dot")
-    return found
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        known = timm.list_pretrained(f"{name.split('.')[0]}.*")
+        raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; known: {', '.join(known)}") from None
 
 
 def _input_spec(cfg: Config, saved: InputSpec | None, corpus: str) -> InputSpec:

@@ -4,6 +4,7 @@
 beside their place and renamed, so that a reader, or a crash, never meets half a file.
 """
 
+import contextlib
 import csv
 import json
 import os
@@ -53,7 +54,8 @@ class Folder:
         except OSError as error:
             raise ValueError(f"{target} cannot be written ({error.strerror}); what stood there is unchanged") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
         return target
 
     def save_text(self, name: str, text: str) -> Path:

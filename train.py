@@ -8,6 +8,7 @@ are trained one after another.
 """
 
 import argparse
+import difflib
 import math
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 from tqdm import tqdm
@@ -83,12 +84,24 @@ def train(config: Config, *, device: torch.device, resume: bool = False, overwri
     dataset = load_dataset(config.data, seed=config.data.split_seed)
     seed_epoch(config.seed, 0, device)
     model = create_model(config, num_classes=len(dataset.class_names)).to(device)
+    optimizer = create_optimizer(model, config, device)
+    # From here on the run's directory changes; what is wrong with the config has shown itself above.
     if config.run_directory.exists() and overwrite:
         remove_run(config.run_directory)
     run = Run.open(config.run_directory) if resume and is_run(config.run_directory) else None
     run = run or Run.create(config.run_directory, config, device=device)
-    Trainer(run, dataset, model, device=device, precision=precision, resume=resume).fit()
+    Trainer(run, dataset, model, optimizer, device=device, precision=precision, resume=resume).fit()
     return run
+
+
+def create_optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:
+    """timm's optimizer of that name; biases, norms and what the model lists (positions) are not decayed."""
+    cfg = config.train
+    if cfg.opt not in list_optimizers():
+        nearest = difflib.get_close_matches(cfg.opt, list_optimizers(), n=3)
+        raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm; nearest: {', '.join(nearest) or 'adamw'}")
+    fused = {"fused": True} if device.type == "cuda" and cfg.opt in ("adam", "adamw") else {}
+    return create_optimizer_v2(model, opt=cfg.opt, lr=config.learning_rate, weight_decay=cfg.weight_decay, **fused)
 
 
 class Trainer:
@@ -98,23 +111,31 @@ class Trainer:
     """
 
     def __init__(
-        self, run: Run, dataset: Dataset, model: nn.Module, *, device: torch.device, precision: str, resume: bool
+        self,
+        run: Run,
+        dataset: Dataset,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        precision: str,
+        resume: bool = False,
     ):
-        self.run, self.dataset, self.model, self.device, self.precision = run, dataset, model, device, precision
+        self.run, self.dataset, self.model, self.optimizer = run, dataset, model, optimizer
+        self.device, self.precision = device, precision
         self.cfg = cfg = run.config.train
         spec = input_spec(model)
         self.augment = Augment(run.config.data.augment)
         self.preprocess = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(device)
         self.loss = nn.CrossEntropyLoss(label_smoothing=cfg.smoothing)
         self.steps_per_epoch = dataset.train.num_batches(cfg.batch_size)
-        lr = run.config.learning_rate
-        fused = {"fused": True} if device.type == "cuda" and cfg.opt in ("adam", "adamw") else {}
-        self.optimizer = create_optimizer_v2(model, opt=cfg.opt, lr=lr, weight_decay=cfg.weight_decay, **fused)
+        lr, warmup = run.config.learning_rate, min(cfg.warmup_epochs, cfg.epochs / 2)
         self.scheduler, _ = create_scheduler_v2(
-            self.optimizer,
+            optimizer,
             sched="cosine",
-            num_epochs=cfg.epochs,
-            warmup_epochs=cfg.warmup_epochs,
+            num_epochs=cfg.epochs - warmup,  # timm: without the warmup, if that is a prefix
+            warmup_epochs=warmup,
+            warmup_prefix=True,
             warmup_lr=min(cfg.warmup_lr, lr),
             min_lr=lr if cfg.sched == "constant" else cfg.min_lr,  # a cosine between equal ends is constant
             step_on_epochs=False,
@@ -241,16 +262,16 @@ class Trainer:
     def finish(self, stopped_because: str) -> None:
         """Write ``train.json`` and the figures; raise ValueError if the run diverged."""
         log = {key: [np.nan if row[key] is None else row[key] for row in self.log] for key in self.log[0]}
-        name = self.run.config.name
+        name, best_epoch = self.run.config.name, self.best and self.best["epoch"]
         self.run.save_log(self.log)
-        self.run.save_figure("figures/curves.png", training_curves(log, best_epoch=self.best["epoch"], title=name))
+        self.run.save_figure("figures/curves.png", training_curves(log, best_epoch=best_epoch, title=name))
         epochs = (np.arange(len(self.learning_rates)) + 1) / self.steps_per_epoch
         self.run.save_figure("figures/learning_rate.png", learning_rate(epochs, self.learning_rates, title=name))
         params, trainable = count_parameters(self.model)
         self.run.save_json(
             "train.json",
             {
-                "best_epoch": self.best and self.best["epoch"],
+                "best_epoch": best_epoch,
                 "selected_by": "validation accuracy" if len(self.dataset.val) else "last epoch",
                 "val_accuracy": self.best and self.best["val_accuracy"],
                 "train_accuracy": self.best and self.best["train_accuracy"],

@@ -21,6 +21,8 @@ METHODS = {
     "eigengradcam": pytorch_grad_cam.EigenGradCAM,
 }
 
+REMEDY = "choose another --layer (for transformers the last block's norm1) or a --method such as layercam"
+
 
 def check_method(method: str) -> None:
     """Raise ValueError, with the nearest names, for a method that does not exist."""
@@ -39,6 +41,7 @@ def heat_maps(
     *,
     method: str = "gradcam",
     layer_name: str = "the layer",
+    faults: dict[int, str] | None = None,
 ) -> np.ndarray:
     """Evidence for one class per image, on the layer's own grid.
 
@@ -50,10 +53,11 @@ def heat_maps(
         targets: the class to explain, one per image.
         method: a key of METHODS.
         layer_name: for messages.
+        faults: collects what is wrong with which image's map, instead of the error that it otherwise is.
     Returns:
         float32 B h w, raw values, negative evidence cut to 0; not rescaled.
     Raises:
-        ValueError: unknown method; a map without gradient, not finite, or the same everywhere.
+        ValueError: unknown method; a map without gradient, not finite, blank, or the same everywhere.
     """
     check_method(method)
     model.requires_grad_(False)
@@ -67,8 +71,12 @@ def heat_maps(
         cam.activations_and_grads.release()
         start.remove()
     maps = np.maximum(maps, 0).astype(np.float32)
-    for map_ in maps:
-        _check_map(map_, f"{method} at {layer_name}")
+    for i, map_ in enumerate(maps):
+        fault = _find_fault(map_)
+        if fault and faults is None:
+            raise ValueError(f"{method} at {layer_name}: {fault}; {REMEDY}")
+        if fault:
+            faults[i] = fault
     return maps
 
 
@@ -98,13 +106,13 @@ def _raw_maps(method: type) -> type:
     return RawMaps
 
 
-def _check_map(map_: np.ndarray, source: str) -> None:
-    remedy = "choose another --layer (for transformers the last block's norm1) or a --method such as layercam"
+def _find_fault(map_: np.ndarray) -> str | None:
     if not np.isfinite(map_).all():
-        raise ValueError(f"{source}: the map has NaN or infinite values; the model's weights may have diverged")
+        return "the map has NaN or infinite values (have the weights diverged?)"
     if map_.size == 1:
-        raise ValueError(f"{source}: the grid is 1x1, which locates nothing; {remedy}")
+        return "the grid is 1x1, which locates nothing"
     if map_.max() <= 0:
-        raise ValueError(f"{source}: the map is blank, nothing in it speaks for the class; {remedy}")
+        return "the map is blank, nothing in it speaks for the class"
     if np.ptp(map_) <= 1e-6 * map_.max():
-        raise ValueError(f"{source}: the map is the same everywhere; {remedy}")
+        return "the map is the same everywhere"
+    return None

@@ -5,6 +5,7 @@ import resource
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -25,10 +26,13 @@ def count_gmacs(model: nn.Module, image: Tensor) -> tuple[float, list[str]]:
     fused, and a count that skips ViT's alone compares unlike things). Also returns the operators that were not counted,
     with how often they occur; element-wise ones are left out by convention.
     """
-    from fvcore.nn import FlopCountAnalysis
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        from fvcore.nn import FlopCountAnalysis
 
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    with torch.no_grad(), unfused_attention(model):
+    with torch.no_grad(), unfused_attention(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # fvcore's tracing is deprecated in PyTorch, and works
         analysis = FlopCountAnalysis(model, image)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         gmacs = analysis.total() / 1e9

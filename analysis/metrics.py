@@ -73,7 +73,7 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
     class's images that were recognised, null for a class without images; ``ece`` uses 15 bins of equal width.
     Raises ValueError if a logit is not finite.
     """
-    from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     bad = int((~np.isfinite(predictions.logits)).any(axis=1).sum())
     if bad:
@@ -81,6 +81,7 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
     labels, predicted = predictions.labels, predictions.predicted
     correct, count, num_classes = int((predicted == labels).sum()), len(labels), len(class_names)
     classes = range(num_classes)
+    accuracy, interval = per_class_accuracy(predictions, num_classes)
     scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     summary = {
         "num_images": count,
@@ -90,14 +91,13 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
         "top5_accuracy": top_k_accuracy(predictions, 5) if num_classes > 5 else None,
         "loss": predictions.loss,
         "ece": calibration_bins(predictions)["ece"],
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+        "balanced_accuracy": float(np.nanmean(accuracy)),
     }
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = precision_recall_fscore_support(
             labels, predicted, labels=classes, average=average, zero_division=0
         )
         summary |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
-    accuracy, interval = per_class_accuracy(predictions, num_classes)
     summary["per_class"] = {
         name: {
             **{key: float(scores[i][k]) for i, key in enumerate(("precision", "recall", "f1"))},

@@ -1,5 +1,9 @@
 """Small images, small models, and runs that are trained once for all tests."""
 
+import os
+
+os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +18,6 @@ TINY_VIT = {
     "model": {"name": "shallow_vit", "kwargs": {"embed_dim": 32, "num_heads": 2}},
     "train": {"epochs": 2, "lr": 3e-3, "amp": "fp32"},
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_bars(monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
 @pytest.fixture

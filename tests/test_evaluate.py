@@ -1,0 +1,221 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import timm
+import torch
+from conftest import TINY_VIT, make_config, write_config
+from scipy.stats import binomtest
+
+import evaluate
+import train
+from analysis import efficiency, metrics
+from analysis.metrics import Predictions
+from analysis.statistics import wilson_interval
+from models import create_model
+from runs import Run
+
+
+@pytest.fixture
+def predictions():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 7, 500)
+    logits = random.normal(size=(500, 8)).astype(np.float32)  # class 7 never occurs
+    logits[np.arange(500), labels] += 1.5
+    return Predictions(logits, labels)
+
+
+@pytest.fixture(scope="module")
+def evaluated(vit_run):
+    evaluate.main([str(vit_run)])
+    return vit_run
+
+
+# ---------------------------------------------------------------- numbers against oracles
+
+
+def test_scores_equal_scikit_learns(predictions):
+    labels, predicted, probabilities = predictions.labels, predictions.predicted, predictions.probabilities
+    summary = metrics.summarize(predictions, [f"c{i}" for i in range(8)])
+    assert summary["accuracy"] == sklearn.metrics.accuracy_score(labels, predicted)
+    assert summary["top1_error"] == pytest.approx(1 - summary["accuracy"])
+    assert summary["top5_accuracy"] == sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=range(8))
+    assert summary["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, probabilities, labels=range(8)))
+    seen = sklearn.metrics.recall_score(labels, predicted, labels=range(7), average=None)
+    assert summary["balanced_accuracy"] == pytest.approx(seen.mean())
+    report = sklearn.metrics.classification_report(
+        labels, predicted, labels=range(8), output_dict=True, zero_division=0
+    )
+    assert summary["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    assert summary["weighted_precision"] == pytest.approx(report["weighted avg"]["precision"])
+    for k in range(8):
+        ours, theirs = summary["per_class"][f"c{k}"], report[str(k)]
+        assert ours["precision"] == pytest.approx(theirs["precision"])
+        assert ours["f1"] == pytest.approx(theirs["f1-score"])
+        assert ours["support"] == theirs["support"]
+        assert ours["accuracy"] == (pytest.approx(theirs["recall"]) if theirs["support"] else None)
+    counts = metrics.confusion_counts(predictions, 8)
+    np.testing.assert_array_equal(counts, sklearn.metrics.confusion_matrix(labels, predicted, labels=range(8)))
+
+
+def test_calibration_equals_brute_force(predictions):
+    confidence = predictions.probabilities.max(1)
+    correct = predictions.predicted == predictions.labels
+    total = 0.0
+    for b in range(15):
+        chosen = (confidence >= b / 15) & (confidence < (b + 1) / 15)
+        if chosen.any():
+            total += chosen.sum() * abs(confidence[chosen].mean() - correct[chosen].mean())
+    bins = metrics.calibration_bins(predictions)
+    assert bins["ece"] == pytest.approx(total / len(correct))
+    assert bins["counts"].sum() == len(correct)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (9893, 10000), (3, 7)])
+def test_wilson_intervals_equal_scipys(successes, trials):
+    expected = binomtest(successes, trials).proportion_ci(method="wilson")
+    np.testing.assert_allclose(wilson_interval(successes, trials), [expected.low, expected.high], atol=1e-12)
+
+
+def test_fewer_than_six_classes_have_no_top5():
+    logits = np.eye(3, dtype=np.float32)
+    assert metrics.summarize(Predictions(logits, np.arange(3)), ["a", "b", "c"])["top5_accuracy"] is None
+
+
+def test_logits_that_are_not_finite_are_refused(predictions):
+    predictions.logits[3, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite logits for 1 of 500"):
+        metrics.summarize(predictions, [f"c{i}" for i in range(8)])
+
+
+def test_predict_weighs_images_not_batches():
+    batches = [(torch.eye(2)[[0] * 3], torch.tensor([0, 0, 1])), (torch.eye(2)[[1]], torch.tensor([1]))]
+    result = metrics.predict(lambda images: images, batches)
+    assert result.accuracy == 3 / 4
+    with pytest.raises(ValueError, match="split is empty"):
+        metrics.predict(lambda images: images, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs", "params"),
+    [
+        ("vit_base_patch16_224", 17.58, 86.57e6),
+        ("vit_base_patch32_224", 4.41, 88.22e6),
+        ("swin_base_patch4_window7_224", 15.47, 87.77e6),
+        ("resnet34", 3.67, 21.80e6),
+    ],
+)
+def test_costs_of_known_models(name, gmacs, params):
+    with torch.device("meta"):
+        shapes = timm.create_model(name)
+    assert efficiency.count_parameters(shapes)[0] == pytest.approx(params, rel=1e-3)
+    model = timm.create_model(name).eval()
+    counted, uncounted = efficiency.count_gmacs(model, torch.zeros(1, 3, 224, 224))
+    assert counted == pytest.approx(gmacs, abs=0.011)
+    assert not any("attention" in name for name in uncounted)
+
+
+def test_counting_leaves_attention_as_it_was():
+    model = create_model(make_config(data={"image_size": 32}), num_classes=3).eval()
+    assert efficiency.attention_kernel(model) == "fused"
+    with efficiency.unfused_attention(model):
+        assert efficiency.attention_kernel(model) == "unfused"
+    assert efficiency.attention_kernel(model) == "fused"
+    image = torch.randn(1, 3, 32, 32)
+    fused = model(image)
+    with efficiency.unfused_attention(model):
+        torch.testing.assert_close(model(image), fused)
+
+
+def test_attention_is_counted_by_hand():
+    """One block, N tokens of width C: patches + 4 N C^2 + 2 N^2 C + 8 N C^2 + head, and fvcore's 5 per normalised value."""
+    model = create_model(make_config(data={"image_size": 32}, train={"amp": "fp32"}), num_classes=10).eval()
+    tokens, width = 64, 192
+    products = tokens * 48 * width + 12 * tokens * width**2 + 2 * tokens**2 * width + 10 * width
+    counted, _ = efficiency.count_gmacs(model, torch.zeros(1, 3, 32, 32))
+    norms = 2 * 5 * tokens * width + 5 * width
+    assert counted * 1e9 == pytest.approx(products, rel=0.01)
+    assert products <= counted * 1e9 <= products + norms
+
+
+# ---------------------------------------------------------------- the script
+
+
+def test_one_run_is_evaluated(evaluated, capsys):
+    result = json.loads((evaluated / "metrics.json").read_text())
+    assert {
+        *("split", "checkpoint", "num_images", "accuracy", "accuracy_ci95", "top1_error", "top5_accuracy", "loss"),
+        *("ece", "macro_f1", "per_class", "params", "trainable_params", "gmacs", "uncounted_ops", "latency_ms"),
+        *("images_per_second", "peak_memory_mb", "device", "precision", "attention_kernel"),
+    } <= set(result)
+    assert result["num_images"] == 180 and set(result["latency_ms"]) == {"1", "180"}
+    low, high = result["accuracy_ci95"]
+    assert low < result["accuracy"] < high
+    for name in ("confusion_matrix", "per_class_accuracy", "reliability"):
+        assert (evaluated / "figures" / f"{name}.png").stat().st_size > 5000
+    arrays = np.load(evaluated / "predictions.npz")
+    assert (arrays["logits"].argmax(1) == arrays["labels"]).mean() == result["accuracy"]
+    assert len(arrays["indices"]) == 180
+    assert f"accuracy {result['accuracy']:.2%}" in (evaluated / "report.txt").read_text()
+
+
+def test_accuracy_equals_that_of_training(vit_run, capsys):
+    evaluate.main([str(vit_run), "--split", "val"])
+    at_training = json.loads((vit_run / "train.json").read_text())["val_accuracy"]
+    result = json.loads((vit_run / "metrics-val.json").read_text())
+    assert result["accuracy"] == at_training and result["split"] == "val"
+    last = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
+    assert last["accuracy"] == at_training
+
+
+def test_every_family_is_evaluated_and_compared(family_runs, tmp_path, capsys):
+    directories = [str(path) for path in family_runs.values()]
+    evaluate.main([*directories, "--output", str(tmp_path / "all")])
+    with (tmp_path / "all" / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == ["vit", "swin", "resnet"]
+    stored = json.loads((tmp_path / "all" / "comparison.json").read_text())
+    for row, run in zip(rows, stored["runs"]):
+        assert row["accuracy (%)"] == f"{100 * run['accuracy']:.2f}"
+    report = (tmp_path / "all" / "report.md").read_text()
+    assert "| vit | vit_tiny_patch16_224 |" in report and (tmp_path / "all" / "accuracy.png").is_file()
+    assert stored["runs"][1]["top5_accuracy"] is None  # three classes
+    capsys.readouterr()
+    before = (family_runs["vit"] / "metrics.json").stat().st_mtime_ns
+    evaluate.main([*directories, "--output", str(tmp_path / "all")])
+    assert "is evaluated already" in capsys.readouterr().out
+    assert (family_runs["vit"] / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_runs_on_different_images_are_not_compared(tmp_path, vit_run, family_runs):
+    with pytest.raises(ValueError, match="not evaluated on the same images"):
+        evaluate.main([str(vit_run), str(family_runs["vit"])])
+    path = write_config(tmp_path, TINY_VIT)
+    train.main([str(path), f"output_root={tmp_path}", "data.split_seed=1", "train.epochs=1"])
+    with pytest.raises(ValueError, match="not evaluated on the same images"):
+        evaluate.main([str(vit_run), str(tmp_path / "tiny")])
+
+
+def test_a_retrained_run_is_not_current(tmp_path):
+    path = write_config(tmp_path, TINY_VIT)
+    train.main([str(path), f"output_root={tmp_path}", "train.epochs=1"])
+    run = Run.open(tmp_path / "tiny")
+    assert not evaluate.is_current(run, "test", "best")
+    evaluate.main([str(run.directory)])
+    assert evaluate.is_current(run, "test", "best") and not evaluate.is_current(run, "test", "last")
+    train.main([str(path), f"output_root={tmp_path}", "train.epochs=1", "--overwrite"])
+    assert not evaluate.is_current(Run.open(tmp_path / "tiny"), "test", "best")
+
+
+def test_trainable_parameters_are_those_of_training(tmp_path, vit_run):
+    path = write_config(tmp_path, TINY_VIT)
+    train.main([str(path), f"output_root={tmp_path}", "train.epochs=1", "model.tune=head"])
+    evaluate.main([str(tmp_path / "tiny")])
+    result = json.loads((tmp_path / "tiny" / "metrics.json").read_text())
+    assert (
+        result["trainable_params"]
+        == 330
+        == json.loads((tmp_path / "tiny" / "train.json").read_text())["trainable_params"]
+    )

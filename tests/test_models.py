@@ -1,0 +1,310 @@
+import pytest
+import timm
+import torch
+from conftest import make_config
+from safetensors.torch import save_file
+from torch import nn
+
+import models
+from models import apply_tuning, cam_layer, create_model, input_spec, restore_model, train_mode
+
+SWIN = {"patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}
+FAMILIES = {
+    "shallow_vit": {"name": "shallow_vit"},
+    "vit": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 4, "depth": 2}},
+    "swin": {"name": "swin_tiny_patch4_window7_224", "kwargs": SWIN},
+    "resnet": {"name": "resnet18"},
+}
+
+
+def build(family, *, image_size=32, num_classes=5, **model):
+    values = FAMILIES.get(family, {"name": family})
+    values = {**values, **model, "kwargs": {**values.get("kwargs", {}), **model.get("kwargs", {})}}
+    return create_model(make_config(data={"image_size": image_size}, model=values), num_classes=num_classes)
+
+
+def save_weights(model, path):
+    state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    return str(path)
+
+
+# ---------------------------------------------------------------- building
+
+
+@pytest.mark.parametrize("image_size", [32, [32, 64]])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_takes_the_image_size_and_the_classes(family, image_size):
+    model = build(family, image_size=image_size)
+    height, width = input_spec(model).size
+    assert (height, width) == ((32, 32) if image_size == 32 else (32, 64))
+    assert model.eval()(torch.zeros(2, 3, height, width)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_gets_a_gradient(family):
+    torch.manual_seed(0)
+    model = build(family)
+    for parameter in model.parameters():  # out of special points such as a zero-initialised table
+        nn.init.normal_(parameter, std=0.1)
+    model(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+@pytest.mark.parametrize("switch", ["pos_embed", "attention", "ffn"])
+def test_every_switch_of_the_shallow_vit_changes_the_output(switch):
+    outputs = []
+    for kwargs in ({}, {switch: False}):
+        torch.manual_seed(0)
+        model = build("shallow_vit", kwargs=kwargs).eval()
+        torch.manual_seed(0)
+        for name, parameter in sorted(model.named_parameters()):
+            nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+        outputs.append(model(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))))
+    assert (outputs[0] - outputs[1]).abs().max() > 1e-3
+
+
+def test_the_shallow_vit_without_attention_and_positions_ignores_the_order_of_patches():
+    image = torch.randn(1, 3, 32, 32)
+    swapped = torch.cat([image[..., 16:], image[..., :16]], -1)
+    plain = build("shallow_vit", kwargs={"attention": False, "pos_embed": False}).eval()
+    torch.testing.assert_close(plain(image), plain(swapped))
+    full = build("shallow_vit").eval()
+    nn.init.normal_(full.pos_embed)
+    assert (full(image) - full(swapped)).abs().max() > 1e-3
+
+
+def test_the_size_that_a_model_was_designed_for_is_the_default():
+    cfg = make_config(data={"image_size": None}, model={"name": "vit_base_patch16_384"})
+    assert models.resolve_image_size(cfg).data.image_size == 384
+    cfg = make_config(data={"image_size": 48}, model={"name": "vit_base_patch16_384"})
+    assert models.resolve_image_size(cfg).data.image_size == 48
+
+
+def test_normalisation_comes_from_the_weights_or_by_name():
+    half, imagenet = ((0.5,) * 3, (0.5,) * 3), models.NORMALIZATIONS["imagenet"]
+    for family, data_section, expected in (
+        ("vit", {}, half),
+        ("swin", {}, imagenet),
+        ("vit", {"normalization": "imagenet"}, imagenet),
+        ("swin", {"normalization": "cifar10"}, models.NORMALIZATIONS["cifar10"]),
+        ("swin", {"normalization": [[0, 0, 0], [1, 1, 1]]}, ((0, 0, 0), (1, 1, 1))),
+    ):
+        cfg = make_config(data={"image_size": 32, **data_section}, model=FAMILIES[family])
+        spec = input_spec(create_model(cfg, num_classes=3))
+        assert (spec.mean, spec.std) == expected
+        assert spec.corpus == "none"
+    assert models.InputSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_a_model_is_restored_as_it_was():
+    cfg = make_config(data={"image_size": 32}, model=FAMILIES["swin"])
+    model = create_model(cfg, num_classes=3).eval()
+    checkpoint = {
+        "model": model.state_dict(),
+        "class_names": ["a", "b", "c"],
+        "input_spec": input_spec(model).to_dict(),
+    }
+    restored = restore_model(cfg, checkpoint)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(restored(images), model(images)) and input_spec(restored) == input_spec(model)
+
+
+def test_swin_blocks_that_cannot_shift_are_reported(caplog):
+    build("swin_tiny_patch4_window7_224", image_size=64)
+    assert "never shifts" in caplog.text
+    caplog.clear()
+    build("swin", image_size=64)
+    assert "never shifts" not in caplog.text
+
+
+# ---------------------------------------------------------------- pretrained weights
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_local_weights_load_with_a_new_head(tmp_path, family, suffix):
+    source = build(family, num_classes=7)
+    path = save_weights(source, tmp_path / f"weights{suffix}")
+    model = build(family, num_classes=5, pretrained=path)
+    head = models._pretrained_cfg(FAMILIES[family]["name"]).classifier
+    for key, tensor in model.state_dict().items():
+        if key.startswith(f"{head}."):
+            assert len(tensor) == 5
+        else:
+            assert torch.equal(tensor, source.state_dict()[key]), key
+    assert input_spec(model).corpus == path
+    same = build(family, num_classes=7, pretrained=path)
+    assert torch.equal(same.get_classifier().weight, source.get_classifier().weight)
+
+
+@pytest.mark.parametrize("family", ["shallow_vit", "vit", "swin"])
+def test_weights_of_another_image_size_are_interpolated(tmp_path, family):
+    path = save_weights(build(family, image_size=32), tmp_path / "weights.pth")
+    model = build(family, image_size=64, pretrained=path)
+    assert model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)
+
+
+def test_a_checkpoint_of_a_run_brings_its_normalisation(tmp_path, vit_run):
+    checkpoint = torch.load(vit_run / "best.pt", weights_only=True)
+    checkpoint["input_spec"]["mean"] = [0.1, 0.2, 0.3]
+    torch.save(checkpoint, tmp_path / "best.pt")
+    kwargs = {"embed_dim": 32, "num_heads": 2}
+    model = build("shallow_vit", image_size=32, kwargs=kwargs, pretrained=str(tmp_path / "best.pt"))
+    assert input_spec(model).mean == (0.1, 0.2, 0.3) and input_spec(model).size == (32, 32)
+    assert torch.equal(model.blocks[0].attn.qkv.weight, checkpoint["model"]["blocks.0.attn.qkv.weight"])
+
+
+def test_weights_that_do_not_fit_list_the_keys(tmp_path):
+    state = build("vit").state_dict()
+    del state["blocks.1.norm1.weight"]
+    state["blocks.0.norm1.bias"] = torch.zeros(7)
+    state["surprise"] = torch.zeros(1)
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        build("vit", pretrained=str(tmp_path / "weights.pth"))
+    for part in (
+        "blocks.1.norm1.weight is missing",
+        "surprise is not part of the model",
+        "blocks.0.norm1.bias is [7], the model has [192]",
+    ):
+        assert part in str(caught.value)
+
+
+def test_files_that_are_no_weights(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        build("vit", pretrained=str(tmp_path / "missing.pth"))
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("not weights")
+        with pytest.raises(ValueError, match="is not a file of weights"):
+            build("vit", pretrained=str(tmp_path / name))
+
+
+def test_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypatch):
+    source = build("resnet18", num_classes=1000)
+    path = save_weights(source, tmp_path / "model.safetensors")
+    asked = []
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: asked.append(args) or path)
+    model = build("resnet18", num_classes=5, pretrained=True)
+    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
+    assert torch.equal(model.conv1.weight, source.conv1.weight)
+    assert input_spec(model).corpus == "ImageNet-1k (a1_in1k)"
+
+
+def test_the_corpus_is_read_from_the_tag():
+    assert models._corpus("augreg_in21k_ft_in1k") == "ImageNet-21k then ImageNet-1k (augreg_in21k_ft_in1k)"
+    assert models._corpus("ms_in22k_ft_in1k").startswith("ImageNet-21k then ImageNet-1k")
+    assert models._corpus("something_else") == "something_else"
+
+
+# ---------------------------------------------------------------- fine-tuning policy
+
+
+@pytest.mark.parametrize(
+    ("family", "policy", "trained"),
+    [
+        ("vit", "head", ("head",)),
+        ("vit", "last-1", ("blocks.1", "norm", "head")),
+        ("vit", "last-2", ("blocks", "norm", "head")),
+        ("swin", "head", ("head",)),
+        ("swin", "last-1", ("layers.1.blocks.1", "norm", "head")),
+        ("swin", "last-3", ("layers.0.blocks.1", "layers.1", "norm", "head")),
+        ("resnet", "last-1", ("layer4.1", "fc")),
+        ("shallow_vit", "last-1", ("blocks.0", "norm", "head")),
+    ],
+)
+def test_tuning_trains_what_it_names(family, policy, trained):
+    model = build(family, tune=policy)
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == name.startswith(tuple(f"{prefix}." for prefix in trained)), name
+
+
+def test_frozen_parts_stay_in_evaluation_mode():
+    model = build("resnet", tune="last-1")
+    train_mode(model)
+    frozen = model.bn1.running_mean.clone()
+    trained = model.layer4[1].bn1.running_mean.clone()
+    model(torch.randn(4, 3, 64, 64))
+    assert torch.equal(model.bn1.running_mean, frozen)
+    assert not torch.equal(model.layer4[1].bn1.running_mean, trained)
+    apply_tuning(model, "full")
+    train_mode(build("resnet"))
+
+
+def test_more_blocks_than_there_are():
+    with pytest.raises(ValueError, match="last-99: the model has 2 blocks"):
+        build("vit", tune="last-99")
+
+
+# ---------------------------------------------------------------- where a CAM looks
+
+
+@pytest.mark.parametrize(
+    ("family", "image_size", "kwargs", "name", "grid"),
+    [
+        ("shallow_vit", 32, {}, "blocks.0.norm1", (8, 8)),
+        ("shallow_vit", 32, {"attention": False}, "blocks.0.norm2", (8, 8)),
+        ("vit", [32, 64], {}, "blocks.1.norm1", (8, 16)),
+        ("swin", [32, 64], {}, "layers.1.blocks.1.norm1", (8, 16)),
+        ("swin_tiny_patch4_window7_224", 32, {}, "layers.2.blocks.5.norm1", (2, 2)),  # the last stage is 1x1
+        ("resnet", 32, {}, "layer3", (2, 2)),  # here, too
+        ("resnet", [64, 96], {}, "layer4", (2, 3)),
+    ],
+)
+def test_the_default_cam_layer_sees_more_than_one_place(family, image_size, kwargs, name, grid):
+    model = build(family, image_size=image_size, kwargs=kwargs).eval()
+    layer = cam_layer(model)
+    assert (layer.name, layer.grid) == (name, grid)
+    maps = []
+    handle = layer.module.register_forward_hook(lambda module, args, output: maps.append(layer.to_maps(output)))
+    model(torch.zeros(2, 3, *input_spec(model).size))
+    handle.remove()
+    assert maps[0].shape[0] == 2 and maps[0].shape[2:] == grid
+
+
+@pytest.mark.parametrize("family", ["shallow_vit", "vit", "swin", "resnet"])
+def test_maps_keep_places_apart(family):
+    """Brighten one corner of the image: the map changes most in that corner."""
+    torch.manual_seed(0)
+    model = build(family, image_size=64).eval()
+    name = {"resnet": "layer2", "swin": "layers.0.blocks.0.norm1"}.get(family, "blocks.0.norm1")
+    layer, outputs = cam_layer(model, name), []
+    handle = layer.module.register_forward_hook(lambda module, args, output: outputs.append(layer.to_maps(output)))
+    image = torch.zeros(1, 3, 64, 64)
+    model(image)
+    image[..., :16, 48:] = 1  # top right
+    model(image)
+    handle.remove()
+    change = (outputs[1] - outputs[0]).abs().sum(1)[0]
+    row, column = divmod(int(change.argmax()), change.shape[1])
+    assert row < layer.grid[0] / 3 and column >= layer.grid[1] * 2 / 3
+
+
+def test_layers_that_do_not_exist_or_are_no_maps():
+    model = build("vit")
+    with pytest.raises(ValueError, match=r"nearest: .*blocks\.1\.norm1"):
+        cam_layer(model, "blocks.1.norm3")
+    with pytest.raises(ValueError, match="is not a map"):
+        cam_layer(model, "head")
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_unknown_models_name_the_nearest():
+    with pytest.raises(ValueError, match="nearest: vit_tiny_patch16_224"):
+        build("vit_tiny_patch16_22")
+    with pytest.raises(ValueError, match="no weights of that tag"):
+        build("resnet18.no_such_tag")
+
+
+@pytest.mark.parametrize("kwargs", [{"img_size": 32}, {"no_such_argument": 1}, {"patch_size": 5}, {"num_heads": 7}])
+def test_arguments_that_a_model_refuses_are_named(kwargs):
+    with pytest.raises(ValueError, match=r"img_size|no_such_argument|patch|7"):
+        build("shallow_vit", kwargs=kwargs)
+
+
+def test_the_projects_models_are_timms():
+    assert timm.is_model("shallow_vit")
+    assert sum(p.numel() for p in timm.create_model("shallow_vit", num_classes=10).parameters()) == 468874

@@ -1,0 +1,48 @@
+"""The import graph: scripts -> {data, models, runs, analysis}; models -> architectures; nothing the other way round."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+FOUNDATION = {"config", "devices", "network", "console"}
+ALLOWED = {
+    "config": set(),
+    "devices": set(),
+    "network": set(),
+    "console": set(),
+    "data": {"config", "network"},
+    "models": {"config", "network", "architectures"},
+    "runs": {"config"},
+    "architectures": {"architectures"},
+    "analysis": {"analysis"},
+    "train": FOUNDATION | {"data", "models", "runs", "analysis"},
+    "evaluate": FOUNDATION | {"data", "models", "runs", "analysis"},
+    "gradcam": FOUNDATION | {"data", "models", "runs", "analysis"},
+}
+MODULES = sorted([*PROJECT.glob("*.py"), *PROJECT.glob("analysis/*.py"), *PROJECT.glob("architectures/*.py")])
+
+
+def imported(path):
+    """First parts of the names of the project's modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names & set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_imports_point_one_way(path):
+    unit = path.stem if path.parent == PROJECT else path.parent.name
+    assert imported(path) <= ALLOWED[unit]
+
+
+def test_figures_know_no_torch():
+    tree = ast.parse((PROJECT / "analysis" / "figures.py").read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in names} <= {"collections", "math", "matplotlib", "numpy", "re", "textwrap"}

@@ -1,0 +1,209 @@
+import csv
+import json
+
+import pytest
+import torch
+import yaml
+from conftest import TINY_VIT, write_config
+
+import train
+from runs import LOG_COLUMNS, Run
+
+
+def run_files(directory):
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+
+
+def start(folder, *arguments, values=TINY_VIT, name="tiny"):
+    train.main([str(write_config(folder, values, name)), f"output_root={folder}", *arguments])
+    return folder / name
+
+
+def test_a_run_holds_what_the_next_stages_need(vit_run):
+    assert run_files(vit_run) >= {
+        "config.yaml",
+        "environment.json",
+        "log.csv",
+        "best.pt",
+        "last.pt",
+        "train.json",
+        "figures/curves.png",
+        "figures/learning_rate.png",
+    }
+    with (vit_run / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == LOG_COLUMNS
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    result = json.loads((vit_run / "train.json").read_text())
+    best = max(rows, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
+    assert result["best_epoch"] == int(best["epoch"])
+    assert result["val_accuracy"] == pytest.approx(float(best["val_accuracy"]))
+    assert result["stopped_because"] == "all_epochs_done" and result["epochs_run"] == 2
+    environment = json.loads((vit_run / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or environment["packages"]["torch"]
+    assert {"command", "git_commit", "device"} <= set(environment)
+
+
+def test_checkpoints_open_without_pickle_and_rebuild_the_model(vit_run):
+    best = torch.load(vit_run / "best.pt", weights_only=True)
+    assert best["class_names"] == [str(i) for i in range(10)]
+    assert best["input_spec"]["size"] == [16, 16]
+    assert torch.load(vit_run / "last.pt", weights_only=True)["epoch"] == 2
+    assert Run.open(vit_run).config.model.name == "shallow_vit"
+
+
+def test_training_learns(tmp_path):
+    run = Run.open(start(tmp_path, "train.epochs=20"))
+    log = run.read_log()
+    assert log[-1]["train_loss"] < 0.7 * log[0]["train_loss"]
+    assert log[-1]["val_accuracy"] > 0.5  # ten classes
+
+
+def test_the_learning_rate_warms_up_and_falls_every_step(tmp_path):
+    directory = start(tmp_path, "train.epochs=4", "train.warmup_epochs=1", "train.lr=0.01", "train.batch_size=256")
+    rates = torch.load(directory / "last.pt", weights_only=True)["learning_rates"]
+    steps = 6  # 1,437 images in batches of 256
+    assert len(rates) == 4 * steps
+    assert rates[0] == pytest.approx(1e-6) and max(rates) == pytest.approx(0.01)
+    assert rates[: steps + 1] == sorted(rates[: steps + 1])
+    assert rates[steps:] == sorted(rates[steps:], reverse=True) and rates[-1] < 0.001
+    constant = start(tmp_path, "train.epochs=2", "train.sched=constant", "train.lr=0.01", "name=c").with_name("c")
+    rates = torch.load(constant / "last.pt", weights_only=True)["learning_rates"]
+    assert set(rates[len(rates) // 2 :]) == {0.01}
+
+
+def test_biases_norms_and_positions_are_spared_from_weight_decay(vit_run):
+    groups = torch.load(vit_run / "last.pt", weights_only=True)["optimizer"]["param_groups"]
+    sizes = {group["weight_decay"]: len(group["params"]) for group in groups}
+    weights = torch.load(vit_run / "best.pt", weights_only=True)["model"]
+    decayed = [key for key, tensor in weights.items() if tensor.ndim > 1 and key != "pos_embed"]
+    assert sizes == {0.05: len(decayed), 0.0: len(weights) - len(decayed)}
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        start(tmp_path, f"seed={seed}", f"name={name}")
+        weights.append(torch.load(tmp_path / name / "last.pt", weights_only=True)["model"])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not torch.equal(weights[0]["head.weight"], weights[2]["head.weight"])
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, vit_run):
+    overrides = ("train.epochs=4", "model.kwargs.depth=2")
+    whole = start(tmp_path, *overrides)
+    save = train.Trainer.save
+
+    def interrupted(trainer):
+        save(trainer)
+        if len(trainer.log) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.Trainer, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, *overrides, "name=again")
+    again = tmp_path / "again"
+    assert not Run.open(again).finished
+    monkeypatch.setattr(train.Trainer, "save", save)
+    train.main([str(again / "config.yaml"), "--resume"])
+    for name in ("best.pt", "last.pt"):
+        one, other = (torch.load(d / name, weights_only=True)["model"] for d in (whole, again))
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    columns = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+    one, other = ([[row[key] for key in columns] for row in Run.open(d).read_log()] for d in (whole, again))
+    assert one == other
+
+
+def test_existing_runs_are_left_alone_unless_told(tmp_path, capsys):
+    directory = start(tmp_path)
+    before = {name: (directory / name).read_bytes() for name in ("best.pt", "train.json", "log.csv")}
+    with pytest.raises(ValueError, match=r"is finished; pass --resume .* --overwrite"):
+        start(tmp_path)
+    start(tmp_path, "--resume")
+    assert "is finished already" in capsys.readouterr().out
+    assert before == {name: (directory / name).read_bytes() for name in before}
+    (directory / "train.json").unlink()
+    with pytest.raises(ValueError, match="holds an unfinished run"):
+        start(tmp_path)
+    start(tmp_path, "--overwrite", "seed=1")
+    assert before["best.pt"] != (directory / "best.pt").read_bytes()
+
+
+def test_a_folder_that_is_no_run_is_never_touched(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "thesis.txt").write_text("years of work")
+    for option in ("--overwrite", "--resume"):
+        with pytest.raises(ValueError, match="not a run directory"):
+            start(tmp_path, option)
+    assert run_files(tmp_path / "tiny") == {"thesis.txt"}
+
+
+def test_a_mistake_in_the_config_does_not_cost_the_old_run(tmp_path):
+    directory = start(tmp_path)
+    with pytest.raises(ValueError, match="shallow_vit cannot be built"):
+        start(tmp_path, "--overwrite", "model.kwargs.depht=3")
+    assert Run.open(directory).finished
+
+
+def test_several_configs_run_one_after_another(tmp_path):
+    paths = [str(write_config(tmp_path, TINY_VIT, name)) for name in ("one", "two")]
+    train.main([*paths, f"output_root={tmp_path}", "train.epochs=1"])
+    assert Run.open(tmp_path / "one").finished and Run.open(tmp_path / "two").finished
+    with pytest.raises(ValueError, match="two of the configs write to"):
+        train.main([*paths, f"output_root={tmp_path}", "name=same"])
+
+
+def test_without_validation_the_last_epoch_is_the_result(tmp_path):
+    directory = start(tmp_path, "data.val_fraction=0", "train.epochs=3")
+    result = json.loads((directory / "train.json").read_text())
+    assert result["best_epoch"] == 3 and result["val_accuracy"] is None and result["selected_by"] == "last epoch"
+    best, last = (torch.load(directory / name, weights_only=True)["model"] for name in ("best.pt", "last.pt"))
+    assert all(torch.equal(best[key], last[key]) for key in best)
+    with (directory / "log.csv").open() as file:
+        assert {row["val_accuracy"] for row in csv.DictReader(file)} == {""}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"the loss is not finite in epoch \d+ .*lower train\.lr"):
+        start(tmp_path, "train.lr=1e30", "train.clip_grad=null", "train.warmup_epochs=0", "train.epochs=6")
+    result = json.loads((tmp_path / "tiny" / "train.json").read_text())
+    assert result["stopped_because"] == "non_finite_loss" and result["epochs_run"] < 6
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp32"])
+def test_precisions_train(tmp_path, amp):
+    directory = start(tmp_path, f"train.amp={amp}", "train.epochs=1")
+    assert json.loads((directory / "train.json").read_text())["precision"] == amp
+    assert torch.load(directory / "best.pt", weights_only=True)["model"]["head.weight"].dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("amp", ["bf16", "fp16", "fp32"])
+def test_precisions_train_on_cuda(tmp_path, amp):
+    directory = start(tmp_path, f"train.amp={amp}", "--device", "cuda")
+    assert json.loads((directory / "train.json").read_text())["precision"] == amp
+
+
+def test_frozen_weights_do_not_move(tmp_path, vit_run):
+    pretrained = f"model.pretrained={vit_run / 'best.pt'}"
+    directory = start(tmp_path, pretrained, "model.tune=head", "train.epochs=1")
+    before, after = (torch.load(d / "best.pt", weights_only=True)["model"] for d in (vit_run, directory))
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {"head.weight", "head.bias"}
+
+
+def test_the_resolved_config_is_what_was_asked_for(vit_run):
+    values = yaml.safe_load((vit_run / "config.yaml").read_text())
+    assert values["train"]["epochs"] == 2 and values["data"]["dataset"] == "digits" and values["name"] == "tiny"
+
+
+@pytest.mark.slow
+def test_the_quickstart_reaches_its_accuracy(tmp_path):
+    import evaluate
+
+    accuracies = []
+    for seed in (0, 1, 2):
+        train.main(["configs/quickstart.yaml", f"seed={seed}", f"name={seed}", f"output_root={tmp_path}"])
+        evaluate.main([str(tmp_path / str(seed))])
+        accuracies.append(json.loads((tmp_path / str(seed) / "metrics.json").read_text())["accuracy"])
+    assert sum(accuracies) / 3 >= 0.985
