@@ -1,0 +1,49 @@
+"""Every source of randomness, seeded by (seed, epoch) and saved in the middle of one.
+
+An epoch's order, augmentation, mixup and dropout follow from the config's seed and the epoch's number, so that a resume at
+an epoch's start needs nothing saved. Inside an epoch the states are saved as plain values.
+"""
+
+import random
+
+import numpy as np
+import torch
+
+
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> torch.Generator:
+    """Seed the global generators (dropout, drop path, timm's mixup) and return one for order and augmentation.
+
+    The returned one is on the CPU and the same on every rank: ranks share an order and cut their part out of it. The
+    global ones differ by rank, as dropout masks must.
+    """
+    shared, own = np.random.SeedSequence([seed, epoch]), np.random.SeedSequence([seed, epoch, rank])
+    number = int(own.generate_state(1)[0])
+    torch.manual_seed(number)
+    np.random.seed(number)
+    random.seed(number)
+    return torch.Generator().manual_seed(int(shared.generate_state(1, np.uint64)[0] >> 1))
+
+
+def get_states(generator: torch.Generator) -> dict:
+    """The states of all generators, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    return {
+        "generator": generator.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def set_states(states: dict, generator: torch.Generator) -> None:
+    """Undo whatever was drawn since ``get_states``."""
+    generator.set_state(states["generator"])
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
