@@ -36,6 +36,12 @@ class AugmentConfig(Section):
     """Area range of a random resized crop (timm's `scale`), such as [0.35, 1.0]; null: off."""
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
     """Aspect-ratio range (width / height) of the random resized crop (timm's `ratio`)."""
+    aa: Annotated[str, Field(pattern=r"^rand-m(\d+(\.\d+)?)(-n\d+)?(-mstd\d+(\.\d+)?)?(-inc1)?$")] | None = None
+    """RandAugment as timm writes it, such as rand-m9-n2-mstd0.5: magnitude of 10, operations, spread; null: off."""
+    reprob: Probability = 0.0
+    """Probability of random erasing of a box of the preprocessed image (timm's `reprob`)."""
+    aug_repeats: PositiveInt = 1
+    """Versions of each image in a batch (repeated augmentation, Hoffer et al. 2020; timm's `aug_repeats`)."""
 
     @model_validator(mode="after")
     def _ordered(self):
@@ -84,6 +90,13 @@ class ModelConfig(Section):
     """Handed on to timm.create_model: patch_size, window_size, drop_path_rate, depth, ..."""
 
 
+class FractionOf(Section):
+    run: str
+    """Directory of a finished run."""
+    fraction: Annotated[float, Field(gt=0)]
+    """Of its best validation accuracy."""
+
+
 class TrainConfig(Section):
     epochs: PositiveInt = 30
     """Passes over the training images."""
@@ -109,6 +122,50 @@ class TrainConfig(Section):
     """Largest norm of the whole gradient; null: no clipping."""
     amp: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Precision of matrix products; auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 on CPU."""
+    sched_on_updates: bool = True
+    """Whether the learning rate changes every step; false: every epoch."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the learning rate from each layer to the one below it (Clark et al. 2020); null: the same for all."""
+    grad_accum_steps: PositiveInt = 1
+    """Parts into which a batch is cut to save memory; one optimizer step follows all of them."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup (Zhang et al. 2018), by timm; 0: off."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of CutMix (Yun et al. 2019), by timm; 0: off."""
+    mixup_prob: Probability = 1.0
+    """Probability that a batch is mixed at all."""
+    mixup_switch_prob: Probability = 0.5
+    """Probability of CutMix rather than mixup where both are on."""
+    model_ema: bool = False
+    """Average the weights over steps (timm's ModelEmaV3); validation, evaluation and best.pt then use the average."""
+    model_ema_decay: Fraction = 0.9998
+    """Weight of the old average at each step; lower at first, so that short runs are averaged, too."""
+    patience: PositiveInt | None = None
+    """Stop after this many epochs without a better validation accuracy; null: never."""
+    stop_at: Probability | None = None
+    """Stop as soon as the validation accuracy reaches this; null: never."""
+    stop_at_fraction_of: FractionOf | None = None
+    """Stop at a fraction of another run's best validation accuracy; null: never."""
+    checkpoint_every_steps: PositiveInt | None = None
+    """Write last.pt inside an epoch, too, every so many steps; null: at the end of epochs."""
+    deterministic: bool = False
+    """Only use algorithms on CUDA that repeat bit for bit, where they are slower, too."""
+    compile: Literal["auto"] | bool = "auto"
+    """torch.compile; auto: on CUDA for runs of at least 1.5 million images, which repay the minute that it takes."""
+    tensorboard: bool = False
+    """Write TensorBoard scalars into the run, too (package tensorboard)."""
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if (self.mixup or self.cutmix) and self.batch_size < 2:
+            raise ValueError("mixup and cutmix mix the images of a batch; batch_size must be at least 2")
+        if self.batch_size % self.grad_accum_steps:
+            raise ValueError(
+                f"grad_accum_steps = {self.grad_accum_steps} does not divide batch_size = {self.batch_size}"
+            )
+        if self.stop_at is not None and self.stop_at_fraction_of is not None:
+            raise ValueError("stop_at and stop_at_fraction_of are two targets; keep one of them")
+        return self
 
 
 class EvaluateConfig(Section):
@@ -133,6 +190,16 @@ class Config(Section):
     def _empty_sections(cls, values):
         """A section that is named but left empty (`train:`) means its defaults."""
         return {k: v for k, v in values.items() if not (v is None and k in ("train", "evaluate"))}
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        if self.train.layer_decay and self.model.tune != "full":
+            raise ValueError(
+                f"train.layer_decay needs model.tune: full; with {self.model.tune} the lower layers are frozen"
+            )
+        if self.train.sched == "constant" and self.train.min_lr:
+            raise ValueError("train.min_lr has no effect with train.sched: constant; remove it")
+        return self
 
     @property
     def run_directory(self) -> Path:
@@ -174,9 +241,29 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 
 PATTERN_HINTS = {
+    "data.augment.aa": "should be written as rand-m9-n2-mstd0.5",
     "model.tune": "should be full, head or last-N (N = 1, 2, ...)",
     "name": "should be letters, digits, '.', '_', '+', '-', and '/' between folders",
 }
+
+
+# What may differ between a run and its resumption: it changes where and how fast, not what comes out.
+WITHOUT_EFFECT = (
+    "output_root",
+    "data.root",
+    "data.residency",
+    "data.resident_budget_mb",
+    "data.num_workers",
+    "train.checkpoint_every_steps",
+    "train.tensorboard",
+)
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """Keys that determine a run's result and in which two configs differ, as ``key: old -> new``."""
+    old, new = _flatten(one.model_dump()), _flatten(other.model_dump())
+    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if key not in WITHOUT_EFFECT]
 
 
 def describe_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
@@ -220,7 +307,7 @@ def _explain(errors: list[dict], values: dict) -> list[str]:
         elif error["type"] == "missing" and ".".join(names) == key:
             sentences.append(f"{key} is missing and has no default")
         elif error["type"] == "value_error":
-            sentences.append(f"{key}: {error['ctx']['error']}")
+            sentences.append(f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"]))
         else:
             allowed.setdefault(key, []).append(PATTERN_HINTS.get(key, error["msg"].removeprefix("Input ")))
     for key, messages in allowed.items():
@@ -254,3 +341,10 @@ def _nearby_configs(path: Path) -> str:
         return ""
     nearest = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
     return f"; did you mean {path.parent / nearest[0]}?" if nearest else ""
+
+
+def _flatten(values: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

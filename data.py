@@ -1,4 +1,4 @@
-"""Datasets -> seeded splits of uint8 images; batches on the device; batched augmentation and preprocessing.
+"""Datasets -> seeded splits of uint8 images; batches of them on the device.
 
 Two ways in, one interface. *Resident*: all pixels are one uint8 tensor on the device, and a batch is an index into it.
 *Streaming*: workers decode, crop and resize photos to uint8. Everything after that is the same code.
@@ -17,11 +17,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from config import AugmentConfig, DataConfig
+from augmentation import Augment, Preprocess, crop_and_resize, random_crops
+from config import DataConfig
 from network import require_network
+
+__all__ = ["Augment", "Dataset", "Photos", "Pixels", "Preprocess", "Split", "load_dataset"]
 
 PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -213,6 +216,19 @@ def image_size_of(cfg: DataConfig) -> tuple[int, int]:
 # ---------------------------------------------------------------- splits
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The images of one batch."""
+
+    indices: Tensor  # int64 B, positions in the split
+    crops: Tensor | None  # float B 4, as `random_crops` gives them
+
+    def part(self, rank: int, world_size: int) -> "Selection":
+        """Every ``world_size``-th image of the batch, from ``rank`` on."""
+        crops = None if self.crops is None else self.crops[rank::world_size]
+        return Selection(self.indices[rank::world_size], crops)
+
+
 class Split:
     """Some images of a source, in a fixed order.
 
@@ -243,30 +259,48 @@ class Split:
         return self.source.read(int(self.indices[i]))
 
     def num_batches(self, size: int) -> int:
-        return len(_chunks(torch.arange(len(self)), size))
+        return len(self.plan(size))
+
+    def plan(
+        self, size: int, generator: torch.Generator | None = None, *, repeats: int = 1, smallest: int = 2
+    ) -> list["Selection"]:
+        """Which images make up the batches of one pass.
+
+        Without a generator: in order, as the images are. With one: shuffled, and cropped at random if the split has a
+        ``crop`` range. With ``repeats`` a batch holds that many versions of each of its images, and a pass as many
+        images as ever, of fewer kinds (repeated augmentation, Hoffer et al. 2020). The last batch may be smaller; one of
+        fewer than ``smallest`` joins its neighbour, since BatchNorm cannot train on one image.
+        """
+        order, crops = torch.arange(len(self)), None
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator)
+            order = order[: math.ceil(len(order) / repeats)].repeat_interleave(repeats)[: len(order)]
+            if self.crop:
+                crops = random_crops(len(self), *self.crop, aspect=self.source.size, generator=generator)
+        parts = list(range(0, len(order), size))
+        if len(parts) > 1 and len(order) - parts[-1] < smallest:
+            parts.pop()
+        bounds = zip(parts, [*parts[1:], len(order)])
+        return [Selection(order[i:j], None if crops is None else crops[i:j]) for i, j in bounds]
+
+    def load(self, plan: list["Selection"], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (uint8 B 3 H W, int64 B) on ``device`` for each selection."""
+        return (self._load_resident if self.resident else self._load_streamed)(plan, device)
 
     def batches(
         self, size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 B 3 H W, int64 B) on ``device``, each image once.
+        """``load`` of a ``plan``: each image once, in order or, with a generator, shuffled and cropped."""
+        return self.load(self.plan(size, generator), device)
 
-        Without a generator: in order, as the images are. With one, which must live on ``device``: shuffled, and cropped
-        at random if the split has a ``crop`` range (scale, ratio). The last batch may be smaller.
-        """
-        order, crops = torch.arange(len(self)), None
-        if generator is not None:
-            order = torch.randperm(len(self), generator=generator, device=generator.device)
-            if self.crop:
-                crops = random_crops(len(self), *self.crop, aspect=self.source.size, generator=generator)
-        yield from (self._resident_batches if self.resident else self._streamed_batches)(size, device, order, crops)
-
-    def _resident_batches(self, size, device, order, crops):
+    def _load_resident(self, plan, device):
         if self._pixels is None or self._pixels.device != device:
             self._pixels = self._read_all().to(device)
         labels = self.labels.to(device)
-        for chosen in _chunks(order.to(device), size):
+        for selection in plan:
+            chosen = selection.indices.to(device, non_blocking=True)
             images = self._pixels[chosen]
-            yield images if crops is None else crop_and_resize(images, crops[chosen]), labels[chosen]
+            yield images if selection.crops is None else crop_and_resize(images, selection.crops), labels[chosen]
 
     def _read_all(self) -> Tensor:
         if isinstance(self.source, Pixels):
@@ -274,20 +308,20 @@ class Split:
         images = torch.empty(len(self), 3, *self.source.size, dtype=torch.uint8)
         filled = 0
         with tqdm(total=len(self), desc=f"reading {self.name} images", unit=" images", leave=False, delay=1) as bar:
-            for batch, _ in self._streamed_batches(256, torch.device("cpu"), torch.arange(len(self)), None):
+            for batch, _ in self._load_streamed(self.plan(256), torch.device("cpu")):
                 images[filled : filled + len(batch)] = batch
                 filled += len(batch)
                 bar.update(len(batch))
         return images
 
-    def _streamed_batches(self, size, device, order, crops):
-        plan = [
-            [(int(self.indices[i]), None if crops is None else crops[i]) for i in chosen]
-            for chosen in _chunks(order.cpu(), size)
+    def _load_streamed(self, plan, device):
+        requests = [
+            list(zip(self.indices[s.indices].tolist(), s.crops if s.crops is not None else [None] * len(s.indices)))
+            for s in plan
         ]
         loader = torch.utils.data.DataLoader(
             _Reader(self.source),
-            batch_sampler=plan,
+            batch_sampler=requests,
             num_workers=self.num_workers,
             collate_fn=_collate,
             pin_memory=device.type == "cuda",
@@ -308,7 +342,7 @@ class _Reader(torch.utils.data.Dataset):
     def __getitem__(self, item):
         index, crop = item
         try:
-            return self.source.read(index, None if crop is None else crop.cpu()), self.source.labels[index]
+            return self.source.read(index, crop), self.source.labels[index]
         except ValueError as error:
             return error
 
@@ -319,14 +353,6 @@ def _collate(samples):
             return sample
     images, labels = zip(*samples)
     return torch.stack(images), torch.stack(labels)
-
-
-def _chunks(order: Tensor, size: int) -> list[Tensor]:
-    """Consecutive parts of ``size``; a single leftover joins its neighbour, since BatchNorm cannot train on one image."""
-    parts = list(order.split(size)) if len(order) else []
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
 
 
 @dataclass(frozen=True)
@@ -383,124 +409,3 @@ def _cut(pool: np.ndarray, labels: np.ndarray, count: int, key: str, seed: int) 
     except ValueError as error:
         raise ValueError(f"{key}: {count} of {len(pool)} images cannot be held out by class: {error}") from None
     return np.sort(rest), np.sort(held_out)
-
-
-# ---------------------------------------------------------------- batched operations on uint8 B 3 H W
-
-
-def crop_at(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
-    """Zero-pad every side by ``padding`` pixels and cut H x W at each image's ``offsets`` (B 2: top, left)."""
-    height, width = images.shape[-2:]
-    windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # B 3 2p+1 2p+1 H W, a view
-    return windows[torch.arange(len(images), device=images.device), :, offsets[:, 0], offsets[:, 1]]
-
-
-def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the images where ``flipped`` (bool B) is true."""
-    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
-
-
-def affine(images: Tensor, degrees: Tensor, shifts: Tensor) -> Tensor:
-    """Rotate each image clockwise about its centre by ``degrees`` (B), then shift it by ``shifts`` (B 2: right, down; pixels).
-
-    Bilinear, black outside: torchvision's ``affine`` for a batch with one set of parameters per image.
-    """
-    height, width = images.shape[-2:]
-    radians = torch.deg2rad(degrees)
-    cos, sin = radians.cos(), radians.sin()
-    right, down = shifts.unbind(-1)
-    # Where an output pixel comes from: undo the shift, then the rotation.
-    rows = [
-        torch.stack([cos, sin, -(cos * right + sin * down)], -1),
-        torch.stack([-sin, cos, -(cos * down - sin * right)], -1),
-    ]
-    return _warp(images, torch.stack(rows, 1), width, height)
-
-
-def crop_and_resize(images: Tensor, crops: Tensor) -> Tensor:
-    """Cut ``crops`` (B 4: top, left, height, width, as fractions of the image) and resize them to H x W, bilinear."""
-    height, width = images.shape[-2:]
-    top, left, high, wide = crops.unbind(-1)
-    zeros = torch.zeros_like(top)
-    rows = [
-        torch.stack([wide, zeros, (left + wide / 2 - 0.5) * width], -1),
-        torch.stack([zeros, high, (top + high / 2 - 0.5) * height], -1),
-    ]
-    return _warp(images, torch.stack(rows, 1), width, height, padding_mode="border")
-
-
-def _warp(images: Tensor, matrices: Tensor, width: int, height: int, padding_mode: str = "zeros") -> Tensor:
-    """Sample where ``matrices`` (B 2 3: output -> input, in pixels from the centre) point, bilinear."""
-    side = matrices.new_tensor([width, height, 2.0])  # pixels from the centre -> [-1, 1]
-    theta = matrices * side[None, None, :] / side[None, :2, None]
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
-    return warped.round_().to(torch.uint8)
-
-
-def random_crops(
-    count: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    *,
-    aspect: tuple[int, int],
-    generator: torch.Generator,
-) -> Tensor:
-    """Boxes of a random resized crop, B 4: top, left, height, width, as fractions of an image shaped like ``aspect``.
-
-    Area uniform in ``scale``, aspect ratio log-uniform in ``ratio``, as torchvision's RandomResizedCrop draws them; a side
-    that would exceed the image is cut to it instead of drawn again.
-    """
-    area, shape, down, right = torch.rand(4, count, generator=generator, device=generator.device)
-    area = scale[0] + (scale[1] - scale[0]) * area
-    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-    shape = torch.exp(log_low + (log_high - log_low) * shape) * aspect[0] / aspect[1]
-    high, wide = (area / shape).sqrt().clamp(max=1), (area * shape).sqrt().clamp(max=1)
-    return torch.stack([down * (1 - high), right * (1 - wide), high, wide], -1)
-
-
-class Augment(nn.Module):
-    """Random changes to training images, each drawn per image from an explicit generator: affine, pad-crop, flip."""
-
-    def __init__(self, cfg: AugmentConfig):
-        super().__init__()
-        self.cfg = cfg
-
-    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """uint8 B 3 H W -> uint8 B 3 H W; ``generator`` lives on the images' device."""
-        cfg, (count, _, height, width) = self.cfg, images.shape
-        draw = dict(generator=generator, device=images.device)
-        if cfg.degrees or cfg.translate:
-            degrees = (2 * torch.rand(count, **draw) - 1) * cfg.degrees
-            side = torch.tensor([width, height], device=images.device)
-            images = affine(images, degrees, (2 * torch.rand(count, 2, **draw) - 1) * cfg.translate * side)
-        if cfg.crop_padding:
-            offsets = torch.randint(2 * cfg.crop_padding + 1, (count, 2), **draw)
-            images = crop_at(images, cfg.crop_padding, offsets)
-        if cfg.hflip:
-            images = flip_where(images, torch.rand(count, **draw) < cfg.hflip)
-        return images
-
-
-class Preprocess(nn.Module):
-    """uint8 images of any size -> the model's input: resized to ``size`` (H, W) and normalised, float32 B 3 H W."""
-
-    def __init__(self, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], interpolation: str):
-        super().__init__()
-        self.size, self.interpolation = tuple(size), interpolation
-        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (self.resize(images).float() - self.mean) / self.std
-
-    def resize(self, images: Tensor) -> Tensor:
-        """uint8 B 3 h w -> uint8 B 3 H W, with PIL's filters (a shrunken image is averaged, not sampled)."""
-        if tuple(images.shape[-2:]) == self.size:
-            return images
-        options = dict(mode=self.interpolation, antialias=True)
-        if images.device.type == "cpu":  # has a uint8 kernel, equal to PIL's
-            return F.interpolate(images, self.size, **options)
-        for size in ((images.shape[-2], self.size[1]), self.size):  # as PIL: along rows, to grey levels, along columns
-            images = F.interpolate(images.float(), size, **options).round_().clamp_(0, 255)
-        return images.to(torch.uint8)

@@ -1,4 +1,8 @@
-"""Where the computation runs and in which precision."""
+"""Where the computation runs, in which precision, and what makes it fast there."""
+
+import ctypes
+import os
+import sys
 
 import torch
 
@@ -40,3 +44,36 @@ def select_precision(amp: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which forward passes run; does nothing for fp32."""
     return torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "fp32")
+
+
+def should_compile(setting: bool | str, device: torch.device, *, num_images: int) -> bool:
+    """Whether ``torch.compile`` pays: on CUDA, for runs of at least 1.5 million images.
+
+    A compile takes about a minute, worth 3.6 epochs of ViT-B/16 on a fast GPU, and makes ViT 1.1 to 1.2 and Swin 1.6 to
+    1.8 times as fast; on CPU it takes 10 to 45 s and gains little.
+    """
+    if setting == "auto":
+        return device.type == "cuda" and num_images >= 1.5e6
+    return setting
+
+
+def set_deterministic() -> None:
+    """Make CUDA repeat bit for bit (CPU does anyway)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks for the next step instead of handing them back to the system.
+
+    Every step allocates the same activations; without this each one pays for fresh zeroed pages.
+    """
+    if sys.platform.startswith("linux"):
+        try:
+            libc = ctypes.CDLL("libc.so.6")
+        except OSError:  # another C library
+            return
+        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)

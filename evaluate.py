@@ -2,6 +2,7 @@
 
     python evaluate.py outputs/quickstart
     python evaluate.py outputs/vit outputs/swin
+    torchrun --nproc_per_node=2 evaluate.py outputs/vit
 
 Writes metrics.json, predictions.npz, report.txt and figures into each run (with the split in their names unless it is
 test), and for several runs comparison.json, comparison.csv, report.md and a figure into outputs/comparisons/.
@@ -16,26 +17,29 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+import distributed
 from analysis import figures, metrics, report
 from analysis.efficiency import attention_kernel, count_gmacs, count_parameters, measure_latency, peak_memory_mb
 from console import print_result, print_table, run_script
-from data import Preprocess, Split, load_dataset
+from data import Split, load_dataset
 from devices import autocast, select_device, select_precision
+from inference import predict_split
 from models import apply_tuning, input_spec, restore_model
 from runs import Run, comparison_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    device = select_device(args.device)
     runs = [Run.open_finished(directory) for directory in dict.fromkeys(args.runs)]
-    for run in runs:
-        if len(runs) > 1 and is_current(run, args.split, args.checkpoint):
-            print(f"{run.directory} is evaluated already")
-        else:
-            evaluate(run, args.split, args.checkpoint, device)
-    if len(runs) > 1:
-        compare(runs, args.split, args.output)
+    current = [len(runs) > 1 and is_current(run, args.split, args.checkpoint) for run in runs]
+    with distributed.process_group(select_device(args.device)) as device:
+        for run, done in zip(runs, current):
+            if done:
+                print(f"{run.directory} is evaluated already")
+            else:
+                evaluate(run, args.split, args.checkpoint, device)
+        if len(runs) > 1 and distributed.is_main():
+            compare(runs, args.split, args.output)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -59,7 +63,10 @@ def evaluate(run: Run, split_name: str, checkpoint_name: str, device: torch.devi
     precision = select_precision(run.config.train.amp, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    predictions = predict_split(model, split, run.config.evaluate.batch_size, device, precision)
+    batch_size = run.config.evaluate.batch_size
+    predictions = predict_split(model, split, batch_size=batch_size, device=device, precision=precision)
+    if not distributed.is_main():
+        return
     class_names = checkpoint["class_names"]
     result = {
         "split": split_name,
@@ -96,19 +103,6 @@ def evaluate(run: Run, split_name: str, checkpoint_name: str, device: torch.devi
     )
     short = ("split", "accuracy", "accuracy_ci95", "loss", "ece", "params", "gmacs")
     print_result({"run": str(run.directory)} | {key: result[key] for key in short}, written)
-
-
-def predict_split(
-    model: nn.Module, split: Split, batch_size: int, device: torch.device, precision: str
-) -> metrics.Predictions:
-    spec = input_spec(model)
-    preprocess = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(device)
-    batches = tqdm(split.batches(batch_size, device), "evaluating", total=split.num_batches(batch_size), leave=False)
-    return metrics.predict(
-        model,
-        ((preprocess(images), labels) for images, labels in batches),
-        context=lambda: autocast(device, precision),
-    )
 
 
 def measure_cost(model: nn.Module, run: Run, split: Split, device: torch.device, precision: str) -> dict:

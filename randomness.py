@@ -10,18 +10,19 @@ import numpy as np
 import torch
 
 
-def seed_epoch(seed: int, epoch: int, rank: int = 0) -> torch.Generator:
-    """Seed the global generators (dropout, drop path, timm's mixup) and return one for order and augmentation.
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> tuple[torch.Generator, torch.Generator]:
+    """Seed the global generators (dropout, drop path, timm's mixup); return those of the order and of augmentation.
 
-    The returned one is on the CPU and the same on every rank: ranks share an order and cut their part out of it. The
-    global ones differ by rank, as dropout masks must.
+    Both are on the CPU. The order's is the same on every rank, which cut their parts out of one order; the others differ
+    by rank, so that no two ranks draw the same masks.
     """
-    shared, own = np.random.SeedSequence([seed, epoch]), np.random.SeedSequence([seed, epoch, rank])
-    number = int(own.generate_state(1)[0])
+    shared, number = (
+        int(np.random.SeedSequence(key).generate_state(1)[0]) for key in ((seed, epoch), (seed, epoch, rank + 1))
+    )
     torch.manual_seed(number)
     np.random.seed(number)
     random.seed(number)
-    return torch.Generator().manual_seed(int(shared.generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator().manual_seed(shared), torch.Generator().manual_seed(number)
 
 
 def get_states(generator: torch.Generator) -> dict:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from config import Config, load_config
+from config import Config, differing_keys, load_config
 
 LOG_COLUMNS = (
     "epoch",
@@ -153,6 +153,15 @@ class Run(Folder):
             raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from None
 
 
+def scalar_writer(run: Run):
+    """A TensorBoard writer into the run. Raises ValueError if the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("train.tensorboard needs the package tensorboard: pip install tensorboard") from None
+    return SummaryWriter(str(run.path("tensorboard")))
+
+
 def comparison_folder(runs: list[Run], output: Path | None) -> Folder:
     """Where results over several runs go: ``output``, or a folder of their names below ``outputs/comparisons``."""
     if output is not None:
@@ -166,6 +175,21 @@ def comparison_folder(runs: list[Run], output: Path | None) -> Folder:
 
 def is_run(directory: Path) -> bool:
     return all((directory / name).is_file() for name in ("config.yaml", "environment.json"))
+
+
+def check_directory(config: Config, *, resume: bool, overwrite: bool) -> None:
+    """Refuse, before any training, to touch what must not be touched."""
+    directory = config.run_directory
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if not is_run(directory):
+        raise ValueError(f"{directory} exists and is not a run directory; move it away or choose another name")
+    if not (resume or overwrite):
+        state = "is finished" if (directory / "train.json").is_file() else "holds an unfinished run"
+        raise ValueError(f"{directory} {state}; pass --resume to go on, --overwrite to replace it, or name=...")
+    changed = differing_keys(load_config(directory / "config.yaml"), config) if resume else []
+    if changed:
+        raise ValueError(f"{directory} cannot be resumed with another config ({'; '.join(changed)}); see --overwrite")
 
 
 def remove_run(directory: Path) -> None:

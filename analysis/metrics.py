@@ -46,24 +46,21 @@ def predict(
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     context: Callable[[], AbstractContextManager] = nullcontext,
-) -> Predictions:
-    """Logits and labels of all batches, in their order.
+) -> list[Predictions]:
+    """Logits and labels of each batch.
 
     Args:
         model: maps images as the batches hold them to logits B K; in evaluation mode already.
         batches: (images, int64 labels B) on the model's device.
         context: makes the context of each forward pass, such as autocast.
     """
-    logits, labels = [], []
+    results = []
     with torch.inference_mode():
-        for images, targets in batches:
+        for images, labels in batches:
             with context():
-                output = model(images)
-            logits.append(output.float())  # stays on the device: no synchronisation per batch
-            labels.append(targets)
-    if not logits:
-        raise ValueError("there are no images to predict: the split is empty")
-    return Predictions(torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy())
+                logits = model(images)
+            results.append((logits.float(), labels))  # stay on the device: no synchronisation per batch
+    return [Predictions(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in results]
 
 
 def summarize(predictions: Predictions, class_names: list[str]) -> dict:

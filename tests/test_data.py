@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,9 @@ import torchvision.transforms.functional as TF
 from conftest import make_config, make_folder
 from PIL import Image
 
+import augmentation
 import data
+from augmentation import RAND_AUGMENT, rand_augment
 from config import AugmentConfig
 from data import Augment, Preprocess, fit_image, load_dataset, open_image
 
@@ -66,7 +70,7 @@ def test_preprocess_equals_to_tensor_and_normalize(generator):
 def test_crop_equals_pad_and_crop_per_image(generator):
     images = random_images(generator)
     offsets = torch.randint(0, 9, (len(images), 2), generator=generator)
-    ours = data.crop_at(images, 4, offsets)
+    ours = augmentation.crop_at(images, 4, offsets)
     for image, (top, left), crop in zip(images, offsets.tolist(), ours):
         torch.testing.assert_close(crop, TF.crop(TF.pad(image, 4), top, left, 32, 32))
 
@@ -75,7 +79,7 @@ def test_flip_equals_hflip_where_asked(generator):
     images = random_images(generator, 4)
     flipped = torch.tensor([True, False, True, False])
     expected = torch.stack([TF.hflip(image) if flip else image for image, flip in zip(images, flipped)])
-    torch.testing.assert_close(data.flip_where(images, flipped), expected)
+    torch.testing.assert_close(augmentation.flip_where(images, flipped), expected)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
@@ -83,7 +87,7 @@ def test_affine_equals_torchvision_per_image(generator, size):
     images = smooth_images(generator, 6, *size)
     degrees = torch.tensor([0.0, 8.0, -30.0, 90.0, 45.0, 5.0])
     shifts = torch.tensor([[3, 0], [0, -2], [1, 4], [0, 0], [-3, 2], [0, 1]])
-    ours = data.affine(images, degrees, shifts.float())
+    ours = augmentation.affine(images, degrees, shifts.float())
     for image, angle, shift, result in zip(images, degrees.tolist(), shifts.tolist(), ours):
         theirs = TF.affine(image, angle, shift, 1.0, [0.0, 0.0], TF.InterpolationMode.BILINEAR)
         assert (result.int() - theirs.int()).abs().max() <= 1
@@ -93,7 +97,7 @@ def test_crop_and_resize_equals_resized_crop_per_image(generator):
     images = smooth_images(generator, 4, 32, 40)
     boxes = [(0, 0, 32, 40), (4, 10, 20, 20), (12, 0, 16, 30), (8, 8, 8, 8)]  # top, left, height, width in pixels
     crops = torch.tensor([[t / 32, x / 40, h / 32, w / 40] for t, x, h, w in boxes])
-    ours = data.crop_and_resize(images, crops)
+    ours = augmentation.crop_and_resize(images, crops)
     for image, box, result in zip(images, boxes, ours):
         theirs = TF.resized_crop(image, *box, [32, 40], antialias=False)
         inner = (slice(None), slice(3, -3), slice(3, -3))  # torchvision clamps at the box, we see what is beside it
@@ -101,7 +105,7 @@ def test_crop_and_resize_equals_resized_crop_per_image(generator):
 
 
 def test_random_crops_stay_in_range_and_cover_the_image(generator):
-    crops = data.random_crops(4000, (0.3, 0.9), (3 / 4, 4 / 3), aspect=(30, 40), generator=generator)
+    crops = augmentation.random_crops(4000, (0.3, 0.9), (3 / 4, 4 / 3), aspect=(30, 40), generator=generator)
     top, left, high, wide = crops.unbind(-1)
     assert crops.min() >= 0 and (top + high).max() <= 1 + 1e-6 and (left + wide).max() <= 1 + 1e-6
     whole = (high < 1) & (wide < 1)
@@ -122,6 +126,59 @@ def test_augment_draws_per_image_and_repeats_with_the_seed():
 def test_augment_with_everything_off_changes_nothing(generator):
     images = random_images(generator)
     assert torch.equal(Augment(AugmentConfig(crop_padding=0, hflip=0))(images, generator), images)
+
+
+# The same operation by torchvision, for one image at level 0.7 with sign -1.
+SHEAR = math.degrees(math.atan(-0.21))
+PER_IMAGE = {
+    "identity": lambda x: x,
+    "rotate": lambda x: TF.affine(x, -21.0, [0, 0], 1.0, [0.0, 0.0], TF.InterpolationMode.BILINEAR),
+    "shear_x": lambda x: TF.affine(x, 0.0, [0, 0], 1.0, [SHEAR, 0.0], TF.InterpolationMode.BILINEAR),
+    "shear_y": lambda x: TF.affine(x, 0.0, [0, 0], 1.0, [0.0, SHEAR], TF.InterpolationMode.BILINEAR),
+    "translate_x": lambda x: TF.affine(x, 0.0, [-10, 0], 1.0, [0.0, 0.0]),
+    "translate_y": lambda x: TF.affine(x, 0.0, [0, -10], 1.0, [0.0, 0.0]),
+    "brightness": lambda x: TF.adjust_brightness(x, 0.37),
+    "color": lambda x: TF.adjust_saturation(x, 0.37),
+    "contrast": lambda x: TF.adjust_contrast(x, 0.37),
+    "sharpness": lambda x: TF.adjust_sharpness(x, 0.37),
+    "posterize": lambda x: TF.posterize(x, 1),
+    "solarize": lambda x: TF.solarize(x, 256 * (1 - 0.7)),
+    "autocontrast": TF.autocontrast,
+    "equalize": TF.equalize,
+}
+
+
+@pytest.mark.parametrize("name", RAND_AUGMENT)
+def test_rand_augment_operations_equal_torchvisions_per_image(generator, name):
+    images = smooth_images(generator, 4)
+    level = torch.full((4,), 0.7 if "translate" not in name else 10 / (0.45 * 32))
+    results = RAND_AUGMENT[name](images, level, -torch.ones(4))
+    for image, result in zip(images, results):
+        assert (result.int() - PER_IMAGE[name](image).int()).abs().max() <= 1
+        assert name in ("identity", "autocontrast") or not torch.equal(result, image)
+
+
+def test_rand_augment_draws_operations_per_image():
+    image = smooth_images(torch.Generator().manual_seed(1), 1).expand(200, -1, -1, -1)
+    results = rand_augment(image, "rand-m9-n1", torch.Generator().manual_seed(0))
+    kinds = {sample.numpy().tobytes() for sample in results}
+    assert 14 <= len(kinds) <= 2 * len(RAND_AUGMENT)  # 14 operations, most of them with two signs
+    spread = rand_augment(image, "rand-m9-n2-mstd0.5", torch.Generator().manual_seed(0))
+    assert len({sample.numpy().tobytes() for sample in spread}) > 100
+    assert torch.equal(spread, rand_augment(image, "rand-m9-n2-mstd0.5", torch.Generator().manual_seed(0)))
+    assert augmentation.parse_policy("rand-m7-n3-mstd0.5-inc1") == (7, 3, 0.5)
+
+
+def test_random_erasing_blanks_one_box_in_the_given_share_of_images():
+    images = torch.ones(2000, 3, 32, 32)
+    erased = Augment(AugmentConfig(reprob=0.25)).erase(images, torch.Generator().manual_seed(0))[:, 0] == 0
+    hit = erased.any((1, 2))
+    assert hit.float().mean() == pytest.approx(0.25, abs=0.03)
+    rows, columns = erased[hit].any(2), erased[hit].any(1)
+    assert torch.equal(erased[hit], rows[:, :, None] & columns[:, None, :])  # a box
+    share = erased[hit].float().mean((1, 2))
+    assert share.max() < 0.36 and share.mean() == pytest.approx(0.175, abs=0.03)
+    assert torch.equal(Augment(AugmentConfig()).erase(images, torch.Generator()), images)
 
 
 # ---------------------------------------------------------------- splits
@@ -177,9 +234,25 @@ def test_the_order_follows_the_generator():
 
 
 def test_a_single_leftover_joins_its_neighbour():
-    assert [len(part) for part in data._chunks(torch.arange(9), 4)] == [4, 5]
-    assert [len(part) for part in data._chunks(torch.arange(10), 4)] == [4, 4, 2]
-    assert [len(part) for part in data._chunks(torch.arange(1), 4)] == [1]
+    split = digits(val_fraction=0).test  # 360 images
+    assert [len(selection.indices) for selection in split.plan(100)] == [100, 100, 100, 60]
+    assert [len(selection.indices) for selection in split.plan(359)] == [360]
+    assert [len(selection.indices) for selection in split.plan(119, smallest=4)] == [119, 119, 122]
+    assert [len(selection.indices) for selection in split.plan(500)] == [360]
+
+
+def test_parts_of_a_plan_make_up_the_whole():
+    plan = digits().train.plan(100, torch.Generator().manual_seed(0))
+    for selection in plan:
+        parts = [selection.part(rank, 3).indices for rank in range(3)]
+        assert sorted(torch.cat(parts).tolist()) == sorted(selection.indices.tolist())
+
+
+def test_repeated_augmentation_shows_each_image_several_times():
+    split = digits().train
+    plan = split.plan(60, torch.Generator().manual_seed(0), repeats=3)
+    assert sum(len(selection.indices) for selection in plan) == len(split)
+    assert all((selection.indices.bincount() % 3 == 0).all() for selection in plan)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -14,6 +14,8 @@ import train
 from analysis import efficiency, metrics
 from analysis.metrics import Predictions
 from analysis.statistics import wilson_interval
+from data import load_dataset
+from inference import predict_split
 from models import create_model
 from runs import Run
 
@@ -90,12 +92,18 @@ def test_logits_that_are_not_finite_are_refused(predictions):
         metrics.summarize(predictions, [f"c{i}" for i in range(8)])
 
 
-def test_predict_weighs_images_not_batches():
-    batches = [(torch.eye(2)[[0] * 3], torch.tensor([0, 0, 1])), (torch.eye(2)[[1]], torch.tensor([1]))]
-    result = metrics.predict(lambda images: images, batches)
-    assert result.accuracy == 3 / 4
-    with pytest.raises(ValueError, match="split is empty"):
-        metrics.predict(lambda images: images, [])
+def test_a_split_is_predicted_in_its_order_and_weighed_by_images():
+    dataset = load_dataset(make_config().data, seed=0)
+    model = create_model(make_config(), num_classes=10)
+    kwargs = {"device": torch.device("cpu"), "precision": "fp32"}
+    whole = predict_split(model, dataset.test, batch_size=1000, **kwargs)
+    parts = predict_split(model, dataset.test, batch_size=70, **kwargs)
+    np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-5)
+    np.testing.assert_array_equal(parts.labels, dataset.test.labels)
+    assert whole.accuracy == np.mean(whole.logits.argmax(1) == whole.labels)
+    empty = load_dataset(make_config(data={"val_fraction": 0}).data, seed=0).val
+    with pytest.raises(ValueError, match="the val split is empty"):
+        predict_split(model, empty, batch_size=70, **kwargs)
 
 
 @pytest.mark.parametrize(

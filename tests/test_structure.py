@@ -6,20 +6,27 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-FOUNDATION = {"config", "devices", "network", "console"}
+FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
+STAGES = FOUNDATION | {"data", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
     "network": set(),
     "console": set(),
-    "data": {"config", "network"},
+    "distributed": set(),
+    "randomness": set(),
+    "augmentation": {"config"},
+    "data": {"augmentation", "config", "network"},
     "models": {"config", "network", "architectures"},
     "runs": {"config"},
+    "inference": {"analysis", "data", "devices", "distributed", "models"},
+    "optimization": {"config"},
+    "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
     "architectures": {"architectures"},
     "analysis": {"analysis"},
-    "train": FOUNDATION | {"data", "models", "runs", "analysis"},
-    "evaluate": FOUNDATION | {"data", "models", "runs", "analysis"},
-    "gradcam": FOUNDATION | {"data", "models", "runs", "analysis"},
+    "train": STAGES,
+    "evaluate": STAGES,
+    "gradcam": STAGES,
 }
 MODULES = sorted([*PROJECT.glob("*.py"), *PROJECT.glob("analysis/*.py"), *PROJECT.glob("architectures/*.py")])
 

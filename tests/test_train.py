@@ -7,6 +7,7 @@ import yaml
 from conftest import TINY_VIT, write_config
 
 import train
+from checkpoints import TrainingState
 from runs import LOG_COLUMNS, Run
 
 
@@ -92,19 +93,19 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, monkeypatch, vit_run):
     overrides = ("train.epochs=4", "model.kwargs.depth=2")
     whole = start(tmp_path, *overrides)
-    save = train.Trainer.save
+    end_epoch = TrainingState.end_epoch
 
-    def interrupted(trainer):
-        save(trainer)
-        if len(trainer.log) == 2:
+    def interrupted(state, row):
+        end_epoch(state, row)
+        if len(state.log) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.Trainer, "save", interrupted)
+    monkeypatch.setattr(TrainingState, "end_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, *overrides, "name=again")
     again = tmp_path / "again"
     assert not Run.open(again).finished
-    monkeypatch.setattr(train.Trainer, "save", save)
+    monkeypatch.setattr(TrainingState, "end_epoch", end_epoch)
     train.main([str(again / "config.yaml"), "--resume"])
     for name in ("best.pt", "last.pt"):
         one, other = (torch.load(d / name, weights_only=True)["model"] for d in (whole, again))
@@ -168,6 +169,24 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         start(tmp_path, "train.lr=1e30", "train.clip_grad=null", "train.warmup_epochs=0", "train.epochs=6")
     result = json.loads((tmp_path / "tiny" / "train.json").read_text())
     assert result["stopped_because"] == "non_finite_loss" and result["epochs_run"] < 6
+
+
+def test_a_loss_that_breaks_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    train_step, calls = train.Trainer.train_step, []
+
+    def breaks(trainer, *args):
+        calls.append(1)
+        sums = train_step(trainer, *args)
+        sums[0] = float("nan") if len(calls) > 15 else sums[0]  # the loss, in the second epoch of 12 steps
+        return sums
+
+    monkeypatch.setattr(train.Trainer, "train_step", breaks)
+    with pytest.raises(ValueError, match="not finite in epoch 2"):
+        start(tmp_path, "train.epochs=4")
+    run = Run.open(tmp_path / "tiny")
+    assert run.read_json("train.json")["stopped_because"] == "non_finite_loss"
+    assert run.load_checkpoint("best.pt")["epoch"] == 1 and run.load_checkpoint("last.pt")["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in run.load_checkpoint("last.pt")["model"].values())
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp32"])

@@ -1,0 +1,99 @@
+"""How the weights move: optimizer, learning rate, averaging, mixed labels, and when to stop. timm does the work."""
+
+import difflib
+import math
+
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+
+from config import Config, TrainConfig
+
+
+def create_optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, fused on CUDA.
+
+    Biases, norms, and what a model lists in ``no_weight_decay`` (positions, relative-position tables) are not decayed;
+    ``layer_decay`` scales the learning rate by depth. Raises ValueError for an unknown name.
+    """
+    cfg = config.train
+    if cfg.opt not in list_optimizers():
+        nearest = difflib.get_close_matches(cfg.opt, list_optimizers(), n=3)
+        raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm; nearest: {', '.join(nearest) or 'adamw'}")
+    fused = {"fused": True} if device.type == "cuda" and cfg.opt in ("adam", "adamw") else {}
+    return create_optimizer_v2(
+        model,
+        opt=cfg.opt,
+        lr=config.learning_rate,
+        weight_decay=cfg.weight_decay,
+        layer_decay=cfg.layer_decay,
+        **fused,
+    )
+
+
+def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, *, steps_per_epoch: int) -> Scheduler:
+    """Linear warmup, then half a cosine (or a constant); call ``step_update(step)`` before each step."""
+    cfg, lr = config.train, config.learning_rate
+    warmup = min(cfg.warmup_epochs, cfg.epochs / 2)
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=cfg.epochs - warmup,  # timm: without the warmup, if that is a prefix
+        warmup_epochs=warmup,
+        warmup_prefix=True,
+        warmup_lr=min(cfg.warmup_lr, lr),
+        min_lr=lr if cfg.sched == "constant" else cfg.min_lr,  # a cosine between equal ends is constant
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    return scheduler
+
+
+class Mixer:
+    """timm's mixup and CutMix of a batch; a batch of odd size keeps its last image as it is."""
+
+    def __init__(self, cfg: TrainConfig, num_classes: int):
+        self.num_classes = num_classes
+        self.mixup = Mixup(
+            mixup_alpha=cfg.mixup,
+            cutmix_alpha=cfg.cutmix,
+            prob=cfg.mixup_prob,
+            switch_prob=cfg.mixup_switch_prob,
+            label_smoothing=0.0,  # the loss smooths
+            num_classes=num_classes,
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """float B 3 H W and int64 B -> mixed images, in place, and label weights float B K."""
+        weights = F.one_hot(labels, self.num_classes).float()
+        even = len(images) - len(images) % 2
+        if even:
+            images[:even], weights[:even] = self.mixup(images[:even], labels[:even])
+        return images, weights
+
+
+def selection_key(row: dict) -> tuple[float, float]:
+    """What the best epoch is chosen by: validation accuracy, then loss; the same for all where nothing is held out."""
+    return (0, 0) if row["val_accuracy"] is None else (row["val_accuracy"], -row["val_loss"])
+
+
+def reason_to_stop(log: list[dict], cfg: TrainConfig, target: float | None) -> str | None:
+    """Whether to stop after the last row of ``log``: ``target_reached``, ``no_improvement``, or None."""
+    if target is not None and log[-1]["val_accuracy"] >= target:
+        return "target_reached"
+    if cfg.patience:
+        best = max(range(len(log)), key=lambda i: log[i]["val_accuracy"])  # the first of equals
+        if len(log) - 1 - best >= cfg.patience:
+            return "no_improvement"
+    return None
+
+
+def stayed_at_chance(log: list[dict], cfg: TrainConfig, *, chance: float, num_images: int) -> bool:
+    """Whether no epoch after the warmup beat the largest class's share by three standard errors."""
+    learned = chance + 3 * math.sqrt(chance * (1 - chance) / num_images)
+    rows = [row for row in log if row["epoch"] > cfg.warmup_epochs]
+    return bool(rows) and max(row["train_accuracy"] for row in rows) <= learned
