@@ -37,9 +37,9 @@ class AugmentConfig(Section):
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
     """Aspect-ratio range (width / height) of the random resized crop (timm's `ratio`)."""
     aa: Annotated[str, Field(pattern=r"^rand-m(\d+(\.\d+)?)(-n\d+)?(-mstd\d+(\.\d+)?)?(-inc1)?$")] | None = None
-    """RandAugment as timm writes it, such as rand-m9-n2-mstd0.5: magnitude of 10, operations, spread; null: off."""
+    """RandAugment (Cubuk et al. 2020) as timm writes it: rand-m9-n2-mstd0.5 (magnitude of 10, operations, spread)."""
     reprob: Probability = 0.0
-    """Probability of random erasing of a box of the preprocessed image (timm's `reprob`)."""
+    """Probability of random erasing (Zhong et al. 2020) of a box of the preprocessed image (timm's `reprob`)."""
     aug_repeats: PositiveInt = 1
     """Versions of each image in a batch (repeated augmentation, Hoffer et al. 2020; timm's `aug_repeats`)."""
 
@@ -87,7 +87,7 @@ class ModelConfig(Section):
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*)$")] = "full"
     """What is trained: full | head | last-N (the last N blocks and everything after them)."""
     kwargs: dict[str, Any] = {}
-    """Handed on to timm.create_model: patch_size, window_size, drop_path_rate, depth, ..."""
+    """Handed on to timm.create_model: patch_size, window_size, depth, drop_path_rate (stochastic depth), ..."""
 
 
 class FractionOf(Section):
@@ -117,7 +117,7 @@ class TrainConfig(Section):
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at the end of the cosine."""
     smoothing: Fraction = 0.1
-    """Label smoothing."""
+    """Label smoothing (Szegedy et al. 2016)."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
     """Largest norm of the whole gradient; null: no clipping."""
     amp: Literal["auto", "bf16", "fp16", "fp32"] = "auto"

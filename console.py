@@ -64,7 +64,7 @@ class TrainingBar(tqdm):
         self.step = first
         self.shown = time.perf_counter()
         done = sum(self.sizes[:first])
-        super().__init__(desc=title, total=sum(self.sizes), initial=done, unit=" images", disable=not visible or None)
+        super().__init__(desc=title, total=sum(self.sizes), initial=done, unit=" images", disable=not visible)
 
     def advance(self) -> None:
         """One batch is done."""

@@ -106,6 +106,8 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
         model = timm.create_model(cfg.model.name, num_classes=num_classes, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}") from None
+    if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 4:  # not just a patch embedding
+        model = model.to(memory_format=torch.channels_last)
     if cfg.data.image_size != _pretrained_cfg(cfg.model.name).input_size[-1] or cfg.model.kwargs:
         for remark in _idle_shifts(model):
             logger.warning("%s: %s", cfg.model.name, remark)

@@ -348,13 +348,19 @@ def test_impossible_combinations_are_refused(tmp_path, overrides, part):
     assert not (tmp_path / "tiny").exists()
 
 
+def test_a_batch_that_the_processes_cannot_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(train.distributed, "world_size", lambda: 3)
+    with pytest.raises(ValueError, match="128 does not divide into 3 processes x 1"):
+        start(tmp_path)
+
+
 def test_a_missing_tensorboard_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ValueError, match="pip install tensorboard"):
         start(tmp_path, "train.tensorboard=true")
 
 
-def test_frozen_folders_stream_with_random_crops(tmp_path):
+def test_streamed_photos_with_random_crops_repeat(tmp_path):
     root = make_folder(tmp_path / "images", count=16)
     data = {"dataset": "imagefolder", "root": str(root), "image_size": 16, "residency": "stream", "num_workers": 1}
     values = {**TINY_VIT, "data": {**data, "augment": {"scale": [0.5, 1.0]}}}

@@ -172,12 +172,12 @@ def test_image_files_of_any_size_and_mode(family_runs, photo, tmp_path, family, 
 
 def test_several_runs_make_one_grid(family_runs, tmp_path):
     runs = [str(family_runs[name]) for name in ("vit", "swin", "resnet")]
-    arguments = [*runs, "--index", "0", "5", "--method", "layercam", "--output", str(tmp_path / "grid")]
+    arguments = [*runs, "--index", "0", "5", "--method", "eigencam", "--output", str(tmp_path / "grid")]
     gradcam.main([*arguments, "--target", "label"])
-    assert (tmp_path / "grid" / "grid-layercam.png").stat().st_size > 5000
+    assert (tmp_path / "grid" / "grid-eigencam.png").stat().st_size > 5000
     assert (
-        read(family_runs["swin"], "test-5-layercam")[0]["target"]
-        == read(family_runs["vit"], "test-5-layercam")[0]["label"]
+        read(family_runs["swin"], "test-5-eigencam")[0]["target"]
+        == read(family_runs["vit"], "test-5-eigencam")[0]["label"]
     )
 
 
