@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from analysis import figures
 from analysis.attribution import METHODS, REMEDY, check_method, heat_maps, map_statistics
 from console import print_result, print_table, run_script
-from data import Preprocess, Split, fit_image, load_dataset, open_image
+from data import Preprocess, Split, load_dataset
 from devices import select_device
 from models import CamLayer, cam_layer, input_spec, restore_model
 from runs import Run, comparison_folder
+from sources import fit_image, open_image
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,16 @@
 
 import difflib
 import logging
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import timm
 import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-import architectures  # noqa: F401  (registers the project's own models with timm)
 from config import Config
-from network import require_network
+from weights import corpus_of, find_weights, load_weights, pretrained_cfg
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +51,7 @@ def resolve_image_size(cfg: Config) -> Config:
     """The config with ``data.image_size`` set: where it is null, the size that the model was designed for."""
     if cfg.data.image_size is not None:
         return cfg
-    _, height, width = _pretrained_cfg(cfg.model.name).input_size
+    _, height, width = pretrained_cfg(cfg.model.name).input_size
     size = height if height == width else (height, width)
     return cfg.model_copy(update={"data": cfg.data.model_copy(update={"image_size": size})})
 
@@ -68,10 +64,11 @@ def create_model(cfg: Config, *, num_classes: int) -> nn.Module:
     """
     model = _build(cfg, num_classes=num_classes)
     if cfg.model.pretrained:
-        weights = _find_weights(cfg)
-        saved_spec = _load_weights(model, weights)
-        corpus = f"{weights}" if isinstance(cfg.model.pretrained, str) else _corpus(_pretrained_cfg(cfg.model.name).tag)
-        model.input_spec = _input_spec(cfg, saved_spec, corpus)
+        path = find_weights(cfg.model.name, cfg.model.pretrained)
+        saved = load_weights(model, path)
+        local = isinstance(cfg.model.pretrained, str)
+        corpus = str(path) if local else corpus_of(pretrained_cfg(cfg.model.name).tag)
+        model.input_spec = _input_spec(cfg, saved and InputSpec.from_dict(saved), corpus)
     else:
         model.input_spec = _input_spec(cfg, None, "none")
     apply_tuning(model, cfg.model.tune)
@@ -100,7 +97,7 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
     ):
         if key in kwargs:
             raise ValueError(f"model.kwargs.{key} is set by {owner}; remove it from model.kwargs")
-    if _pretrained_cfg(cfg.model.name).fixed_input_size:
+    if pretrained_cfg(cfg.model.name).fixed_input_size:
         kwargs["img_size"] = cfg.data.image_size
     try:
         model = timm.create_model(cfg.model.name, num_classes=num_classes, **kwargs)
@@ -108,29 +105,15 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
         raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}") from None
     if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 4:  # not just a patch embedding
         model = model.to(memory_format=torch.channels_last)
-    if cfg.data.image_size != _pretrained_cfg(cfg.model.name).input_size[-1] or cfg.model.kwargs:
+    if cfg.data.image_size != pretrained_cfg(cfg.model.name).input_size[-1] or cfg.model.kwargs:
         for remark in _idle_shifts(model):
             logger.warning("%s: %s", cfg.model.name, remark)
     return model
 
 
-def _pretrained_cfg(name: str):
-    """timm's description of a model and its default weights; ValueError with the nearest names if there is none."""
-    if not timm.is_model(name):
-        architecture = name.split(".")[0]
-        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-        raise ValueError(f"model.name = {name!r} is neither a timm model nor one of the project's own{hint}")
-    try:
-        return timm.get_pretrained_cfg(name)
-    except RuntimeError:
-        known = timm.list_pretrained(f"{name.split('.')[0]}.*")
-        raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; known: {', '.join(known)}") from None
-
-
 def _input_spec(cfg: Config, saved: InputSpec | None, corpus: str) -> InputSpec:
     """Size from the config; normalisation and filter from the weights (``saved`` or timm's), unless the config names them."""
-    weights = saved or _pretrained_cfg(cfg.model.name)
+    weights = saved or pretrained_cfg(cfg.model.name)
     if cfg.data.normalization == "model":
         mean, std = weights.mean, weights.std
     elif isinstance(cfg.data.normalization, str):
@@ -143,13 +126,6 @@ def _input_spec(cfg: Config, saved: InputSpec | None, corpus: str) -> InputSpec:
     return InputSpec(size, tuple(mean), tuple(std), "bilinear" if filter_name == "bilinear" else "bicubic", corpus)
 
 
-def _corpus(tag: str) -> str:
-    """timm's weight tag -> the data that it was trained on, with the tag: two tags are two different starts."""
-    names = {"in22k": "ImageNet-21k", "in21k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet-1k"}
-    found = [names[part] for part in tag.split("_") if part in names]
-    return f"{' then '.join(found)} ({tag})" if found else tag
-
-
 def _idle_shifts(model: nn.Module) -> list[str]:
     """Swin blocks that cannot shift their windows at this input size (timm shrinks the window to the grid)."""
     remarks = []
@@ -158,86 +134,6 @@ def _idle_shifts(model: nn.Module) -> list[str]:
             height, width = block.input_resolution
             remarks.append(f"{name} never shifts: its {height}x{width} grid is one window")
     return remarks if len(remarks) < 3 else [f"{remarks[0]}; and {len(remarks) - 1} blocks more"]
-
-
-# ---------------------------------------------------------------- pretrained weights
-
-
-def _find_weights(cfg: Config) -> Path:
-    """The file that ``model.pretrained`` means, downloaded if need be."""
-    if isinstance(cfg.model.pretrained, str):
-        path = Path(cfg.model.pretrained)
-        if not path.is_file():
-            raise ValueError(
-                f"model.pretrained = {path}: no such file; give a .pth or .safetensors file, true or false"
-            )
-        return path
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    weights = _pretrained_cfg(cfg.model.name)
-    if not weights.hf_hub_id:
-        raise ValueError(
-            f"timm has no pretrained weights for {cfg.model.name}; set model.pretrained to false or to a file"
-        )
-    filename = weights.hf_hub_filename or "model.safetensors"
-    cached = try_to_load_from_cache(weights.hf_hub_id, filename)
-    if isinstance(cached, str):
-        return Path(cached)
-    require_network(
-        os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
-        purpose=f"Downloading the weights of {cfg.model.name}",
-        remedy=f"Fetch {filename} of {weights.hf_hub_id} elsewhere and set model.pretrained to its path, or train from "
-        "scratch with model.pretrained=false.",
-    )
-    try:
-        return Path(hf_hub_download(weights.hf_hub_id, filename))
-    except Exception as error:  # huggingface_hub raises errors of several libraries
-        raise ValueError(f"{weights.hf_hub_id}/{filename} could not be downloaded: {error}") from None
-
-
-def _load_weights(model: nn.Module, path: Path) -> InputSpec | None:
-    """Load every weight but a head of other classes; a run's own checkpoint also gives back its InputSpec.
-
-    Embeddings and position tables of another image size are interpolated by the architecture's own rule.
-    Raises ValueError, listing the keys, if anything but the head is missing, left over or of another shape.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state, spec = load_file(path), None
-        else:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            spec = checkpoint.get("input_spec")
-            state = timm.models.clean_state_dict(checkpoint.get("model", checkpoint.get("state_dict", checkpoint)))
-    except Exception as error:  # a foreign or truncated file fails in many ways
-        raise ValueError(
-            f"{path} is not a file of weights ({type(error).__name__}); give a .pth or .safetensors file"
-        ) from None
-    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if adapt:
-        state = adapt(state, model)
-    wanted = model.state_dict()
-    heads = model.pretrained_cfg["classifier"]
-    head_keys = {
-        f"{head}.{part}" for head in ([heads] if isinstance(heads, str) else heads) for part in ("weight", "bias")
-    }
-    if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
-        state = {key: value for key, value in state.items() if key not in head_keys}
-        wanted = {key: value for key, value in wanted.items() if key not in head_keys}
-        logger.info("%s: the head is new, its classes differ from those of the weights", path)
-    problems = [f"{key} is missing" for key in wanted if key not in state]
-    problems += [f"{key} is not part of the model" for key in state if key not in wanted]
-    problems += [
-        f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")
-    model.load_state_dict(state, strict=False)  # strict but for the head, as checked above
-    return InputSpec.from_dict(spec) if spec else None
 
 
 # ---------------------------------------------------------------- fine-tuning

@@ -54,6 +54,7 @@ from models import create_model, input_spec
 from optimization import create_optimizer
 from randomness import seed_epoch
 from runs import Run
+from sources import Pixels
 from train import Trainer
 
 PRESETS = {
@@ -127,7 +128,7 @@ class Ours:
 
     def __init__(self, config: Config, model: nn.Module, pixels: np.ndarray, device: torch.device, folder: Path):
         tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        source = data.Pixels(tensor, torch.arange(len(tensor)) % NUM_CLASSES)
+        source = Pixels(tensor, torch.arange(len(tensor)) % NUM_CLASSES)
         self.split = data.Split(source, torch.arange(len(tensor)), name="train", resident=True)
         dataset = data.Dataset("random", [str(i) for i in range(NUM_CLASSES)], self.split, self.split, self.split)
         optimizer = create_optimizer(model, config, device)
@@ -230,7 +231,7 @@ def main(argv=None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "fp32"), help="of B")
     parser.add_argument("--device")
-    parser.add_argument("--output", type=Path, help="write the results as JSON, too")
+    parser.add_argument("--output", type=Path, default=Path("outputs/throughput.json"), help="where the results go")
     args = parser.parse_args(argv)
     device = select_device(args.device)
     keep_freed_memory()
@@ -268,9 +269,9 @@ def main(argv=None) -> None:
             print(
                 f"{title:>32} model FLOPs utilisation {result['model_flops_utilisation']:.1%} of {rate / 1e12:.0f} TFLOP/s"
             )
-    if args.output:
-        args.output.write_text(json.dumps(results, indent=2) + "\n")
-        print(f"wrote {args.output}")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"wrote {args.output}")
     print(f"result: {json.dumps(results)}")
 
 

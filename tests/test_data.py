@@ -8,10 +8,10 @@ from conftest import make_config, make_folder
 from PIL import Image
 
 import augmentation
-import data
 from augmentation import RAND_AUGMENT, rand_augment
 from config import AugmentConfig
-from data import Augment, Preprocess, fit_image, load_dataset, open_image
+from data import Augment, Preprocess, load_dataset
+from sources import PIL_FILTERS, fit_image, open_image
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def test_resize_equals_pil_within_one_grey_level(generator, mode, source, target
     # bicubic overshoots on pure noise, where clamping between the two passes differs by a few levels
     images = (random_images if mode == "bilinear" else smooth_images)(generator, 4, *source)
     resize = Preprocess(target, (0, 0, 0), (1, 1, 1), mode).resize
-    theirs = torch.stack([from_pil(to_pil(image).resize(target[::-1], data.PIL_FILTERS[mode])) for image in images])
+    theirs = torch.stack([from_pil(to_pil(image).resize(target[::-1], PIL_FILTERS[mode])) for image in images])
     assert (resize(images).int() - theirs.int()).abs().max() <= 1
 
 

@@ -10,9 +10,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import gradcam
 from analysis.attribution import METHODS, heat_maps
-from data import Preprocess, open_image
+from data import Preprocess
 from models import cam_layer, create_model, input_spec, restore_model
 from runs import Run
+from sources import open_image
 
 FAMILIES = {
     "shallow_vit": ({"name": "shallow_vit"}, 32),

@@ -7,6 +7,7 @@ from torch import nn
 
 import models
 from models import apply_tuning, cam_layer, create_model, input_spec, restore_model, train_mode
+from weights import corpus_of, pretrained_cfg
 
 SWIN = {"patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}
 FAMILIES = {
@@ -128,7 +129,7 @@ def test_local_weights_load_with_a_new_head(tmp_path, family, suffix):
     source = build(family, num_classes=7)
     path = save_weights(source, tmp_path / f"weights{suffix}")
     model = build(family, num_classes=5, pretrained=path)
-    head = models._pretrained_cfg(FAMILIES[family]["name"]).classifier
+    head = pretrained_cfg(FAMILIES[family]["name"]).classifier
     for key, tensor in model.state_dict().items():
         if key.startswith(f"{head}."):
             assert len(tensor) == 5
@@ -193,9 +194,9 @@ def test_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypatch):
 
 
 def test_the_corpus_is_read_from_the_tag():
-    assert models._corpus("augreg_in21k_ft_in1k") == "ImageNet-21k then ImageNet-1k (augreg_in21k_ft_in1k)"
-    assert models._corpus("ms_in22k_ft_in1k").startswith("ImageNet-21k then ImageNet-1k")
-    assert models._corpus("something_else") == "something_else"
+    assert corpus_of("augreg_in21k_ft_in1k") == "ImageNet-21k then ImageNet-1k (augreg_in21k_ft_in1k)"
+    assert corpus_of("ms_in22k_ft_in1k").startswith("ImageNet-21k then ImageNet-1k")
+    assert corpus_of("something_else") == "something_else"
 
 
 # ---------------------------------------------------------------- fine-tuning policy

@@ -7,7 +7,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
-STAGES = FOUNDATION | {"data", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
+STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -16,8 +16,10 @@ ALLOWED = {
     "distributed": set(),
     "randomness": set(),
     "augmentation": {"config"},
-    "data": {"augmentation", "config", "network"},
-    "models": {"config", "network", "architectures"},
+    "sources": {"augmentation", "config", "network"},
+    "data": {"augmentation", "config", "sources"},
+    "weights": {"architectures", "network"},
+    "models": {"config", "weights"},
     "runs": {"config"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
     "optimization": {"config"},

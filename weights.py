@@ -1,0 +1,112 @@
+"""Pretrained weights: timm's description of a model, the file that holds them, and loading that says what did not fit."""
+
+import difflib
+import logging
+import os
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+import architectures  # noqa: F401  (registers the project's own models with timm)
+from network import require_network
+
+logger = logging.getLogger(__name__)
+
+
+def pretrained_cfg(name: str):
+    """timm's description of a model and its default weights; ValueError with the nearest names if there is none."""
+    if not timm.is_model(name):
+        architecture = name.split(".")[0]
+        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        raise ValueError(f"model.name = {name!r} is neither a timm model nor one of the project's own{hint}")
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        known = timm.list_pretrained(f"{name.split('.')[0]}.*")
+        raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; known: {', '.join(known)}") from None
+
+
+def corpus_of(tag: str) -> str:
+    """timm's weight tag -> the data that it was trained on, with the tag: two tags are two different starts."""
+    names = {"in22k": "ImageNet-21k", "in21k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet-1k"}
+    found = [names[part] for part in tag.split("_") if part in names]
+    return f"{' then '.join(found)} ({tag})" if found else tag
+
+
+def find_weights(name: str, pretrained: bool | str) -> Path:
+    """The file that ``model.pretrained`` means, downloaded if need be."""
+    if isinstance(pretrained, str):
+        path = Path(pretrained)
+        if not path.is_file():
+            raise ValueError(
+                f"model.pretrained = {path}: no such file; give a .pth or .safetensors file, true or false"
+            )
+        return path
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    weights = pretrained_cfg(name)
+    if not weights.hf_hub_id:
+        raise ValueError(f"timm has no pretrained weights for {name}; set model.pretrained to false or to a file")
+    filename = weights.hf_hub_filename or "model.safetensors"
+    cached = try_to_load_from_cache(weights.hf_hub_id, filename)
+    if isinstance(cached, str):
+        return Path(cached)
+    require_network(
+        os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+        purpose=f"Downloading the weights of {name}",
+        remedy=f"Fetch {filename} of {weights.hf_hub_id} elsewhere and set model.pretrained to its path, or train from "
+        "scratch with model.pretrained=false.",
+    )
+    try:
+        return Path(hf_hub_download(weights.hf_hub_id, filename))
+    except Exception as error:  # huggingface_hub raises errors of several libraries
+        raise ValueError(f"{weights.hf_hub_id}/{filename} could not be downloaded: {error}") from None
+
+
+def load_weights(model: nn.Module, path: Path) -> dict | None:
+    """Load every weight but a head of other classes; a run's own checkpoint also gives back its ``input_spec``.
+
+    Embeddings and position tables of another image size are interpolated by the architecture's own rule.
+    Raises ValueError, listing the keys, if anything but the head is missing, left over or of another shape.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state, spec = load_file(path), None
+        else:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            spec = checkpoint.get("input_spec")
+            state = timm.models.clean_state_dict(checkpoint.get("model", checkpoint.get("state_dict", checkpoint)))
+    except Exception as error:  # a foreign or truncated file fails in many ways
+        raise ValueError(
+            f"{path} is not a file of weights ({type(error).__name__}); give a .pth or .safetensors file"
+        ) from None
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if adapt:
+        state = adapt(state, model)
+    wanted = model.state_dict()
+    heads = model.pretrained_cfg["classifier"]
+    head_keys = {
+        f"{head}.{part}" for head in ([heads] if isinstance(heads, str) else heads) for part in ("weight", "bias")
+    }
+    if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
+        state = {key: value for key, value in state.items() if key not in head_keys}
+        wanted = {key: value for key, value in wanted.items() if key not in head_keys}
+        logger.info("%s: the head is new, its classes differ from those of the weights", path)
+    problems = [f"{key} is missing" for key in wanted if key not in state]
+    problems += [f"{key} is not part of the model" for key in state if key not in wanted]
+    problems += [
+        f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")
+    model.load_state_dict(state, strict=False)  # strict but for the head, as checked above
+    return spec
