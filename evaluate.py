@@ -20,6 +20,7 @@ from tqdm import tqdm
 import distributed
 from analysis import figures, metrics, report
 from analysis.efficiency import attention_kernel, count_gmacs, count_parameters, measure_latency, peak_memory_mb
+from analysis.statistics import compare_pairs
 from console import print_result, print_table, run_script
 from data import Split, load_dataset
 from devices import autocast, select_device, select_precision
@@ -191,9 +192,9 @@ def is_current(run: Run, split: str, checkpoint: str) -> bool:
 
 
 def compare(runs: list[Run], split: str, output: Path | None) -> None:
-    """Table and figure of several runs on the same images."""
+    """Table, paired tests and figure of several runs on the same images."""
     suffix = file_suffix(split)
-    check_same_images(runs, suffix)
+    correct = load_hits(runs, suffix)
     results = [
         {"run": run.config.name, "model": run.config.model.name} | run.read_json(f"metrics{suffix}.json")
         for run in runs
@@ -201,6 +202,7 @@ def compare(runs: list[Run], split: str, output: Path | None) -> None:
     for result in results:
         result["image_size"] = "x".join(map(str, result["image_size"]))
     rows = report.comparison_rows(results)
+    pairs = compare_pairs([run.config.name for run in runs], correct)
     folder = comparison_folder(runs, output)
     figure = figures.comparison_bars(
         [result["run"] for result in results],
@@ -211,34 +213,38 @@ def compare(runs: list[Run], split: str, output: Path | None) -> None:
         percent=True,
     )
     notes = [
-        f"{results[0]['num_images']} images of the {split} split; Wilson intervals.",
+        f"{results[0]['num_images']} images of the {split} split; Wilson intervals in the table.",
+        "Between runs: paired-bootstrap interval of the difference; McNemar's test, p-values after Holm over all pairs.",
         "GMACs count attention, whatever kernel computes it.",
         f"Latency and images/s on {results[0]['device']}, {results[0]['precision']}.",
     ]
-    markdown = report.to_markdown(f"Comparison of {len(runs)} runs", rows, notes, ["accuracy.png"])
+    markdown = report.to_markdown(
+        f"Comparison of {len(runs)} runs", rows, [pair["sentence"] for pair in pairs], notes, ["accuracy.png"]
+    )
     written = [
-        folder.save_json("comparison.json", {"split": split, "runs": results}),
+        folder.save_json("comparison.json", {"split": split, "runs": results, "pairs": pairs}),
         folder.save_text("comparison.csv", report.to_csv(rows)),
         folder.save_text("report.md", markdown),
         folder.save_figure("accuracy.png", figure),
     ]
     shown = ("run", "model", "accuracy (%)", "95 % interval (%)", "parameters (M)", "GMACs", "ms at batch 1")
     print_table([[row[key] for key in shown] for row in rows], header=shown)
+    for pair in pairs:
+        print(pair["sentence"])
     print_result({"runs": [result["run"] for result in results], "accuracy": [r["accuracy"] for r in results]}, written)
 
 
-def check_same_images(runs: list[Run], suffix: str) -> None:
-    """Raise ValueError unless all runs were evaluated on the same images."""
-    first = np.load(runs[0].path(f"predictions{suffix}.npz"))
-    for run in runs[1:]:
-        other = np.load(run.path(f"predictions{suffix}.npz"))
-        if run.config.data.dataset != runs[0].config.data.dataset or not all(
-            np.array_equal(first[key], other[key]) for key in ("labels", "indices")
-        ):
+def load_hits(runs: list[Run], suffix: str) -> list[np.ndarray]:
+    """Which images each run gets right, bool N. Raises ValueError unless all were evaluated on the same images."""
+    loaded = [np.load(run.path(f"predictions{suffix}.npz")) for run in runs]
+    for run, arrays in zip(runs, loaded):
+        same = all(np.array_equal(arrays[key], loaded[0][key]) for key in ("labels", "indices"))
+        if run.config.data.dataset != runs[0].config.data.dataset or not same:
             raise ValueError(
                 f"{run.directory} and {runs[0].directory} were not evaluated on the same images; compare runs of one "
                 "dataset with the same data.split_seed and fractions"
             )
+    return [arrays["logits"].argmax(axis=1) == arrays["labels"] for arrays in loaded]
 
 
 if __name__ == "__main__":

@@ -35,11 +35,18 @@ def to_csv(rows: Sequence[Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def to_markdown(title: str, rows: Sequence[Mapping[str, str]], notes: Sequence[str], figures: Sequence[str]) -> str:
-    """A report: table, notes, figures (paths relative to the report)."""
+def to_markdown(
+    title: str,
+    rows: Sequence[Mapping[str, str]],
+    findings: Sequence[str],
+    notes: Sequence[str],
+    figures: Sequence[str],
+) -> str:
+    """A report: table, findings, how they were computed, figures (paths relative to the report)."""
     lines = [f"# {title}", "", _markdown_row(rows[0].keys()), _markdown_row("---" for _ in rows[0])]
     lines += [_markdown_row(row.values()) for row in rows]
-    lines += [""] + [f"- {note}" for note in notes] + [""]
+    lines += ["", "## Which differences are real?", "", *[f"- {finding}" for finding in findings]]
+    lines += ["", "## How it was computed", "", *[f"- {note}" for note in notes], ""]
     lines += [f"![{figure}]({figure})" for figure in figures]
     return "\n".join(lines) + "\n"
 

@@ -1,7 +1,9 @@
-"""What a number is worth: intervals."""
+"""What a number is worth: intervals, and paired tests of two models on the same images."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import binomtest, chi2, norm
 
 
 def wilson_interval(successes: np.ndarray, trials: np.ndarray, confidence: float = 0.95) -> np.ndarray:
@@ -19,3 +21,80 @@ def wilson_interval(successes: np.ndarray, trials: np.ndarray, confidence: float
         centre = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
         half = z / (1 + z**2 / trials) * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
     return np.stack([np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)], -1)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """p-value of McNemar's test that two classifiers err equally often (McNemar 1947; Edwards 1948).
+
+    Args:
+        only_first, only_second: images that one classifier alone gets right.
+    Returns:
+        Exact (binomial) up to 50 such images, chi-square with continuity correction beyond; 1 if there are none.
+    """
+    discordant = only_first + only_second
+    if discordant == 0:
+        return 1.0
+    if discordant <= 50:
+        return float(binomtest(only_first, discordant).pvalue)
+    return float(chi2.sf((abs(only_first - only_second) - 1) ** 2 / discordant, df=1))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p-values corrected for their number (Holm 1979): the chance of any false finding among them stays at the level."""
+    p_values = np.asarray(p_values, float)
+    order = np.argsort(p_values)
+    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty_like(scaled)
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return corrected
+
+
+def paired_difference(
+    first: np.ndarray, second: np.ndarray, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, list[float]]:
+    """Accuracy of ``first`` minus ``second`` with its paired-bootstrap interval.
+
+    Images are resampled with what both classifiers made of them. An image adds 1, -1 or 0 to the difference, so that a
+    resample is a draw of the three counts from a multinomial.
+
+    Args:
+        first, second: bool N, which images each classifier gets right.
+    """
+    count = len(first)
+    shares = np.array([(first & ~second).sum(), (second & ~first).sum(), (first == second).sum()]) / count
+    draws = np.random.default_rng(seed).multinomial(count, shares, size=resamples)
+    tail = 100 * (1 - confidence) / 2
+    interval = np.percentile((draws[:, 0] - draws[:, 1]) / count, [tail, 100 - tail])
+    return float(shares[0] - shares[1]), interval.tolist()
+
+
+def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level: float = 0.05) -> list[dict]:
+    """Every pair of classifiers on the same images: difference, interval, p-value, Holm's over all pairs, and a sentence.
+
+    Args:
+        names: of the classifiers.
+        correct: for each, bool N, which images it gets right.
+    """
+    pairs = []
+    for j in range(len(names)):
+        for i in range(j):
+            difference, interval = paired_difference(correct[i], correct[j])
+            only = [int((correct[i] & ~correct[j]).sum()), int((correct[j] & ~correct[i]).sum())]
+            pair = {"first": names[i], "second": names[j], "only_first": only[0], "only_second": only[1]}
+            pairs.append(pair | {"difference": difference, "difference_ci95": interval, "p": mcnemar(*only)})
+    for pair, p in zip(pairs, holm([pair["p"] for pair in pairs])):
+        pair["p_holm"] = float(p)
+        pair["sentence"] = _sentence(pair, len(correct[0]), level)
+    return pairs
+
+
+def _sentence(pair: dict, count: int, level: float) -> str:
+    sign = 1 if pair["difference"] >= 0 else -1
+    above, below = (pair["first"], pair["second"])[::sign]
+    low, high = sorted(100 * sign * bound for bound in pair["difference_ci95"])
+    verdict = "a difference that chance does not explain" if pair["p_holm"] < level else "not distinguishable"
+    p = "p < 0.0001" if pair["p_holm"] < 1e-4 else f"p = {pair['p_holm']:.2g}"
+    return (
+        f"{above} is {100 * abs(pair['difference']):.2f} points above {below}, 95 % interval {low:+.2f} to {high:+.2f}, {p}: "
+        f"{verdict} on these {count:,} images."
+    )

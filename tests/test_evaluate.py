@@ -7,13 +7,13 @@ import sklearn.metrics
 import timm
 import torch
 from conftest import TINY_VIT, make_config, write_config
-from scipy.stats import binomtest
+from scipy.stats import binomtest, chi2
 
 import evaluate
 import train
 from analysis import efficiency, metrics
 from analysis.metrics import Predictions
-from analysis.statistics import wilson_interval
+from analysis.statistics import compare_pairs, holm, mcnemar, paired_difference, wilson_interval
 from data import load_dataset
 from inference import predict_split
 from models import create_model
@@ -79,6 +79,55 @@ def test_calibration_equals_brute_force(predictions):
 def test_wilson_intervals_equal_scipys(successes, trials):
     expected = binomtest(successes, trials).proportion_ci(method="wilson")
     np.testing.assert_allclose(wilson_interval(successes, trials), [expected.low, expected.high], atol=1e-12)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (3, 9), (0, 5), (20, 30), (40, 61), (300, 220)])
+def test_mcnemar_equals_the_binomial_test(only_first, only_second):
+    p = mcnemar(only_first, only_second)
+    assert p == mcnemar(only_second, only_first)
+    count = only_first + only_second
+    exact = binomtest(only_first, count).pvalue if count else 1.0
+    assert p == pytest.approx(exact, rel=1e-12 if count <= 50 else 0.05)
+
+
+def test_mcnemar_by_hand():
+    assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)  # 10 discordant: P(0 or 1) on either side
+    assert mcnemar(101, 51) == pytest.approx(chi2.sf((50 - 1) ** 2 / 152, 1))
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.5, 0.6]), [1, 1])
+    assert holm([0.02]).tolist() == [0.02]
+
+
+def test_the_paired_interval_equals_resampling_images():
+    random = np.random.default_rng(1)
+    first, second = random.random(800) < 0.8, random.random(800) < 0.7
+    difference, interval = paired_difference(first, second)
+    assert difference == pytest.approx(first.mean() - second.mean())
+    chosen = random.integers(0, 800, (4000, 800))
+    resampled = first[chosen].mean(1) - second[chosen].mean(1)
+    np.testing.assert_allclose(interval, np.percentile(resampled, [2.5, 97.5]), atol=0.004)
+    together = paired_difference(first, first)
+    assert together == (0.0, [0.0, 0.0])
+
+
+def test_pairs_are_put_into_words():
+    truth = np.zeros(1000, bool)
+    good, same, bad = truth.copy(), truth.copy(), truth.copy()
+    good[:900], same[2:901], bad[:700] = True, True, True
+    pairs = compare_pairs(["good", "same", "bad"], [good, same, bad])
+    assert [(pair["first"], pair["second"]) for pair in pairs] == [("good", "same"), ("good", "bad"), ("same", "bad")]
+    assert pairs[0]["sentence"].startswith("good is 0.10 points above same, 95 % interval ")
+    assert "not distinguishable on these 1,000 images" in pairs[0]["sentence"]
+    assert pairs[1]["sentence"].startswith("good is 20.00 points above bad") and "p < 0.0001" in pairs[1]["sentence"]
+    reverse = compare_pairs(["bad", "good"], [bad, good])[0]
+    assert reverse["difference"] == pytest.approx(-0.2) and reverse["sentence"].startswith(
+        "good is 20.00 points above bad"
+    )
+    low, high = reverse["difference_ci95"]
+    assert f"{-100 * high:+.2f} to {-100 * low:+.2f}" in reverse["sentence"]
 
 
 def test_fewer_than_six_classes_have_no_top5():
@@ -190,6 +239,7 @@ def test_every_family_is_evaluated_and_compared(family_runs, tmp_path, capsys):
     report = (tmp_path / "all" / "report.md").read_text()
     assert "| vit | vit_tiny_patch16_224 |" in report and (tmp_path / "all" / "accuracy.png").is_file()
     assert stored["runs"][1]["top5_accuracy"] is None  # three classes
+    assert len(stored["pairs"]) == 3 and all(f"- {pair['sentence']}" in report for pair in stored["pairs"])
     capsys.readouterr()
     before = (family_runs["vit"] / "metrics.json").stat().st_mtime_ns
     evaluate.main([*directories, "--output", str(tmp_path / "all")])
