@@ -222,7 +222,7 @@ def test_the_quickstart_reaches_its_accuracy(tmp_path):
 
     accuracies = []
     for seed in (0, 1, 2):
-        train.main(["configs/quickstart.yaml", f"seed={seed}", f"name={seed}", f"output_root={tmp_path}"])
-        evaluate.main([str(tmp_path / str(seed))])
-        accuracies.append(json.loads((tmp_path / str(seed) / "metrics.json").read_text())["accuracy"])
+        train.main(["configs/quickstart.yaml", f"seed={seed}", f"name=seed{seed}", f"output_root={tmp_path}"])
+        evaluate.main([str(tmp_path / f"seed{seed}")])
+        accuracies.append(json.loads((tmp_path / f"seed{seed}" / "metrics.json").read_text())["accuracy"])
     assert sum(accuracies) / 3 >= 0.985
