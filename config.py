@@ -78,6 +78,16 @@ class DataConfig(Section):
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode photos when streaming; null: one per CPU core, at most 8."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """``image_size`` as (height, width)."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def photo_filter(self) -> str:
+        """The filter with which an image file is brought to size when it is read."""
+        return "bilinear" if self.interpolation == "bilinear" else "bicubic"
+
 
 class ModelConfig(Section):
     name: str

@@ -24,9 +24,6 @@ from sources import DATASETS, Pixels, Source
 __all__ = ["Augment", "Dataset", "Preprocess", "Selection", "Split", "load_dataset"]
 
 
-# ---------------------------------------------------------------- splits
-
-
 @dataclass(frozen=True)
 class Selection:
     """The images of one batch."""
@@ -69,12 +66,9 @@ class Split:
             raise ValueError(f"image index {i} is out of range: the {self.name} split has images 0 to {len(self) - 1}")
         return self.source.read(int(self.indices[i]))
 
-    def num_batches(self, size: int) -> int:
-        return len(self.plan(size))
-
     def plan(
         self, size: int, generator: torch.Generator | None = None, *, repeats: int = 1, smallest: int = 2
-    ) -> list["Selection"]:
+    ) -> list[Selection]:
         """Which images make up the batches of one pass.
 
         Without a generator: in order, as the images are. With one: shuffled, and cropped at random if the split has a
@@ -94,7 +88,7 @@ class Split:
         bounds = zip(parts, [*parts[1:], len(order)])
         return [Selection(order[i:j], None if crops is None else crops[i:j]) for i, j in bounds]
 
-    def load(self, plan: list["Selection"], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def load(self, plan: list[Selection], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 B 3 H W, int64 B) on ``device`` for each selection."""
         return (self._load_resident if self.resident else self._load_streamed)(plan, device)
 

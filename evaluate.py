@@ -212,11 +212,12 @@ def compare(runs: list[Run], split: str, output: Path | None) -> None:
         title=f"{results[0]['num_images']} images of the {split} split",
         percent=True,
     )
+    devices = dict.fromkeys(f"{result['device']}, {result['precision']}" for result in results)
     notes = [
         f"{results[0]['num_images']} images of the {split} split; Wilson intervals in the table.",
         "Between runs: paired-bootstrap interval of the difference; McNemar's test, p-values after Holm over all pairs.",
         "GMACs count attention, whatever kernel computes it.",
-        f"Latency and images/s on {results[0]['device']}, {results[0]['precision']}.",
+        f"Latency and images/s on {' and '.join(devices)}{' (not comparable)' if len(devices) > 1 else ''}.",
     ]
     markdown = report.to_markdown(
         f"Comparison of {len(runs)} runs", rows, [pair["sentence"] for pair in pairs], notes, ["accuracy.png"]

@@ -104,9 +104,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def choose_pictures(args: argparse.Namespace, run: Run) -> list[Picture]:
     """The images that the command line asks for, as ``run``'s model is fed them."""
     if args.image:
-        size = run.config.data.image_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
-        return [Picture(path.stem, fit_image(open_image(path), size, "bicubic"), None) for path in args.image]
+        cfg = run.config.data
+        images = [fit_image(open_image(path), cfg.size, cfg.photo_filter) for path in args.image]
+        return [Picture(path.stem, image, None) for path, image in zip(args.image, images)]
     split: Split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(args.split)
     indices = args.index
     if args.random is not None:

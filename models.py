@@ -105,7 +105,7 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
         raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}") from None
     if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 4:  # not just a patch embedding
         model = model.to(memory_format=torch.channels_last)
-    if cfg.data.image_size != pretrained_cfg(cfg.model.name).input_size[-1] or cfg.model.kwargs:
+    if cfg.data.size != tuple(pretrained_cfg(cfg.model.name).input_size[1:]) or cfg.model.kwargs:
         for remark in _idle_shifts(model):
             logger.warning("%s: %s", cfg.model.name, remark)
     return model
@@ -121,9 +121,9 @@ def _input_spec(cfg: Config, saved: InputSpec | None, corpus: str) -> InputSpec:
     else:
         mean, std = cfg.data.normalization
     filter_name = weights.interpolation if cfg.data.interpolation == "model" else cfg.data.interpolation
-    size = cfg.data.image_size
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    return InputSpec(size, tuple(mean), tuple(std), "bilinear" if filter_name == "bilinear" else "bicubic", corpus)
+    return InputSpec(
+        cfg.data.size, tuple(mean), tuple(std), "bilinear" if filter_name == "bilinear" else "bicubic", corpus
+    )
 
 
 def _idle_shifts(model: nn.Module) -> list[str]:

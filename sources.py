@@ -152,11 +152,10 @@ def _imagefolder(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
             raise ValueError(f"{folder} has classes that {folders['train']} lacks: {', '.join(unknown)}")
         files[split] = [(path, class_names.index(names[label])) for path, label in files[split]]
     size = _stored_size([path for split in files.values() for path, _ in split], cfg)
-    interpolation = "bilinear" if cfg.interpolation == "bilinear" else "bicubic"
     sources = {}
     for split, samples in files.items():
         labels = torch.tensor([label for _, label in samples])
-        sources[split] = Photos([path for path, _ in samples], labels, size, interpolation)
+        sources[split] = Photos([path for path, _ in samples], labels, size, cfg.photo_filter)
     return sources, class_names
 
 
@@ -184,7 +183,7 @@ def _stored_size(paths: list[Path], cfg: DataConfig) -> tuple[int, int]:
     Small images are then resized on the device, as those of an array dataset are; photos are shrunk when read. Judged
     by at most 256 files spread over the folder, so that starting a script does not open every file.
     """
-    target = image_size_of(cfg)
+    target = cfg.size
     sizes = set()
     for path in paths[:: max(1, len(paths) // 256)]:
         try:
@@ -196,8 +195,3 @@ def _stored_size(paths: list[Path], cfg: DataConfig) -> tuple[int, int]:
             return target
     height, width = sizes.pop()
     return (height, width) if height <= target[0] and height * target[1] == width * target[0] else target
-
-
-def image_size_of(cfg: DataConfig) -> tuple[int, int]:
-    """``data.image_size`` as (height, width)."""
-    return (cfg.image_size, cfg.image_size) if isinstance(cfg.image_size, int) else tuple(cfg.image_size)

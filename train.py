@@ -187,6 +187,8 @@ class Trainer:
         self.state.summarize(stopped_because, steps_per_epoch=self.steps_per_epoch, **facts)
         if self.writer:
             self.writer.close()
+        if self.signals.received:  # in the last epoch: this run is done, but the configs after it are not wanted
+            raise Interrupted(self.signals.received)
         if stopped_because == "non_finite_loss":
             raise ValueError(
                 f"{self.run.directory}: the loss is not finite in epoch {row['epoch']} (lr {row['lr']:.2g}, "
@@ -217,11 +219,12 @@ class Trainer:
                 bar.advance()
                 # Looking at the sums waits for the device, and ranks must look at the same steps: now and then will do.
                 looks = bar.is_due() if self.world_size == 1 else step % 20 == 19
-                if looks and not bar.show(sums):
-                    break  # not finite
-                signal = self.signals.received
-                if self.world_size > 1:
-                    signal = max(distributed.gather(signal)) if looks else 0
+                finite, signal = True, self.signals.received if self.world_size == 1 else 0
+                if looks:  # all ranks act on what any of them sees
+                    told = distributed.gather((bar.show(sums), self.signals.received))
+                    finite, signal = all(fine for fine, _ in told), max(number for _, number in told)
+                if not finite:
+                    break
                 every = self.cfg.checkpoint_every_steps
                 if step + 1 < len(plan) and (signal or (every and (step + 1) % every == 0)):
                     self.state.save_progress(step + 1, time.perf_counter() - start, sums, generator)

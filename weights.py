@@ -1,7 +1,6 @@
 """Pretrained weights: timm's description of a model, the file that holds them, and loading that says what did not fit."""
 
 import difflib
-import logging
 import os
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ from torch import nn
 
 import architectures  # noqa: F401  (registers the project's own models with timm)
 from network import require_network
-
-logger = logging.getLogger(__name__)
 
 
 def pretrained_cfg(name: str):
@@ -97,7 +94,6 @@ def load_weights(model: nn.Module, path: Path) -> dict | None:
     if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
         state = {key: value for key, value in state.items() if key not in head_keys}
         wanted = {key: value for key, value in wanted.items() if key not in head_keys}
-        logger.info("%s: the head is new, its classes differ from those of the weights", path)
     problems = [f"{key} is missing" for key in wanted if key not in state]
     problems += [f"{key} is not part of the model" for key in state if key not in wanted]
     problems += [

@@ -15,6 +15,7 @@ from conftest import TINY_VIT, make_config, make_folder, write_config
 
 import evaluate
 import train
+from checkpoints import TrainingState
 from models import create_model
 from optimization import Mixer, create_optimizer, reason_to_stop, stayed_at_chance
 from randomness import get_states, seed_epoch, set_states
@@ -240,6 +241,21 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number, c
     assert saved["progress"] is None or 0 < saved["progress"]["step"] < 45
     assert launch(tmp_path, "stopped", *RESUMED, "--resume").wait() == 0
     assert same(weights(Run.open(run_directory)), weights(uninterrupted))
+
+
+def test_a_signal_in_the_last_epoch_stops_the_configs_after_it(tmp_path, monkeypatch):
+    end_epoch = TrainingState.end_epoch
+
+    def signalled(state, row):
+        end_epoch(state, row)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingState, "end_epoch", signalled)
+    paths = [str(write_config(tmp_path, TINY_VIT, name)) for name in ("one", "two")]
+    with pytest.raises(SystemExit) as stop:
+        train.main([*paths, f"output_root={tmp_path}", "train.epochs=1"])
+    assert stop.value.code == 143
+    assert Run.open(tmp_path / "one").finished and not (tmp_path / "two").exists()
 
 
 def test_a_resume_with_another_config_lists_the_keys(tmp_path):
