@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 import distributed
-from analysis import figures, metrics, report
+from analysis import comparison_figures, figures, metrics, report
 from analysis.efficiency import attention_kernel, count_gmacs, count_parameters, measure_latency, peak_memory_mb
 from analysis.statistics import compare_pairs
 from console import print_result, print_table, run_script
@@ -204,7 +204,7 @@ def compare(runs: list[Run], split: str, output: Path | None) -> None:
     rows = report.comparison_rows(results)
     pairs = compare_pairs([run.config.name for run in runs], correct)
     folder = comparison_folder(runs, output)
-    figure = figures.comparison_bars(
+    figure = comparison_figures.comparison_bars(
         [result["run"] for result in results],
         [result["accuracy"] for result in results],
         intervals=np.array([result["accuracy_ci95"] for result in results]),

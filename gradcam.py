@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from analysis import figures
+from analysis import cam_figures
 from analysis.attribution import METHODS, REMEDY, check_method, heat_maps, map_statistics
 from console import print_result, print_table, run_script
 from data import Preprocess, Split, load_dataset
@@ -194,7 +194,7 @@ def save(
         }
         run.write(f"{stem}.npy", lambda path, e=explanation: np.save(path, e.map))
         run.save_json(f"{stem}.json", values)
-        figure = figures.cam_overview(
+        figure = cam_figures.cam_overview(
             pixels(explanation.picture),
             explanation.map,
             title=f"{run.config.name}: {args.method} for {class_names[target]}\n{describe(explanation, class_names)}",
@@ -224,7 +224,7 @@ def grid_figure(columns: list[tuple[str, list[str], list[Explanation]]], args: a
                 ],
             }
         )
-    return figures.cam_grid(rows, [name for name, _, _ in columns], title=f"{args.method} of {explained}")
+    return cam_figures.cam_grid(rows, [name for name, _, _ in columns], title=f"{args.method} of {explained}")
 
 
 def save_comparison(runs: list[Run], columns: list, args: argparse.Namespace) -> None:

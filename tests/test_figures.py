@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
-from analysis import figures
+from analysis import cam_figures, comparison_figures, figures, style
 
 
 def class_names(num_classes: int) -> list[str]:
@@ -74,7 +74,7 @@ def test_layout_faults_are_found():
 
 def test_marks_exist_in_the_font():
     font = FT2Font(matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf")
-    for mark, _ in figures.MARKS.values():
+    for mark, _ in style.MARKS.values():
         assert all(font.get_char_index(ord(character)) for character in mark)
 
 
@@ -251,7 +251,7 @@ def test_reliability_diagram_shows_filled_bins_alone():
 
 def test_cam_overview_shows_the_map_on_its_own_grid():
     image, cam = random_image(60, 120), random_cam(4, 7, scale=3e-3)
-    figure = figures.cam_overview(image, cam, title="image #42\nlabel cat")
+    figure = cam_figures.cam_overview(image, cam, title="image #42\nlabel cat")
     picture, grid, overlay = figure.axes
     np.testing.assert_array_equal(picture.images[0].get_array(), image)
     np.testing.assert_array_equal(grid.images[0].get_array(), cam)
@@ -271,7 +271,7 @@ def test_cam_overview_shows_the_map_on_its_own_grid():
 @pytest.mark.parametrize("shape", [(8, 8), (16, 16), (32, 32), (224, 224), (120, 400), (400, 200)])
 def test_cam_overview_is_readable(shape):
     probabilities = [(name, 0.01) for name in class_names(7)] + [("sunflowers", 0.93)]
-    figure = figures.cam_overview(
+    figure = cam_figures.cam_overview(
         random_image(*shape),
         random_cam(),
         title="flowers_vit_tiny: image #42, label tulips\npredicted sunflowers (93.0 %), Grad-CAM at blocks.10.norm1",
@@ -291,7 +291,7 @@ def test_cam_overview_highlights_the_likeliest_class():
         ("ship", 0.06),
         ("bird", 0.04),
     ]
-    figure = figures.cam_overview(random_image(), random_cam(), title="", probabilities=probabilities)
+    figure = cam_figures.cam_overview(random_image(), random_cam(), title="", probabilities=probabilities)
     axes = figure.axes[3]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dog", "cat", "ship", "deer", "frog"]
     np.testing.assert_allclose([bar.get_width() for bar in axes.patches], [70, 10, 6, 5, 5])
@@ -300,7 +300,7 @@ def test_cam_overview_highlights_the_likeliest_class():
 
 
 def test_blank_cam_is_named_and_drawn_without_warning(recwarn):
-    figure = figures.cam_overview(random_image(), np.zeros((4, 4)), title="blank")
+    figure = cam_figures.cam_overview(random_image(), np.zeros((4, 4)), title="blank")
     assert "zero everywhere" in figure.axes[1].get_title()
     figure.draw_without_rendering()
     assert not recwarn.list
@@ -318,7 +318,7 @@ def grid_row(index: int, num_columns: int) -> dict:
 def test_cam_grid_marks_right_and_wrong_predictions():
     row = grid_row(42, 2)
     row["cells"].append((None, "dog 50 %", None))
-    figure = figures.cam_grid([row], ["vit", "swin", "resnet18"])
+    figure = cam_figures.cam_grid([row], ["vit", "swin", "resnet18"])
     image, right, wrong, unjudged = figure.axes[:4]
     assert image.get_xlabel() == "#42 automobile"
     assert right.get_xlabel() == "✓ cat 87 %"
@@ -332,7 +332,7 @@ def test_cam_grid_shares_the_scale_of_a_row_on_request():
     row = grid_row(0, 3)
     maxima = [cam.max() for cam, _, _ in row["cells"]]
     for shared, expected in ((False, maxima), (True, [max(maxima)] * 3)):
-        figure = figures.cam_grid([row], ["a", "b", "c"], shared_scale=shared)
+        figure = cam_figures.cam_grid([row], ["a", "b", "c"], shared_scale=shared)
         assert [axes.images[1].get_clim()[1] for axes in figure.axes[1:4]] == expected
         assert ("row" if shared else "map") in figure.axes[4].get_xlabel()
 
@@ -341,7 +341,7 @@ def test_cam_grid_shares_the_scale_of_a_row_on_request():
 def test_cam_grid_is_readable(num_rows, num_columns):
     titles = ["vit_tiny_patch16_224, head", "swin_tiny_patch4_window7_224, last-4"] * 3
     rows = [grid_row(i, num_columns) for i in range(num_rows)]
-    figure = figures.cam_grid(rows, titles[:num_columns], title="Five models, ten images of the test split")
+    figure = cam_figures.cam_grid(rows, titles[:num_columns], title="Five models, ten images of the test split")
     assert len(figure.axes) == num_rows * (num_columns + 1) + 1
     assert not layout_faults(figure)
 
@@ -356,7 +356,7 @@ def test_comparison_is_readable(num_runs, with_intervals):
     names += [f"cifar10_shallow_vit_depth{i}" for i in range(num_runs - 1)]
     values = np.linspace(0.82, 0.9, num_runs)
     intervals = np.stack([values - 0.008, values + 0.007], axis=1) if with_intervals else None
-    figure = figures.comparison_bars(
+    figure = comparison_figures.comparison_bars(
         names, values, intervals=intervals, ylabel="test accuracy", title="Accuracy", percent=True
     )
     axes = figure.axes[0]
@@ -369,7 +369,9 @@ def test_comparison_is_readable(num_runs, with_intervals):
 
 
 def test_comparison_draws_points_with_their_intervals():
-    figure = figures.comparison_bars(["a", "b"], [3.0, 5.0], intervals=[[2, 3.5], [4, 9]], ylabel="latency (ms)")
+    figure = comparison_figures.comparison_bars(
+        ["a", "b"], [3.0, 5.0], intervals=[[2, 3.5], [4, 9]], ylabel="latency (ms)"
+    )
     axes = figure.axes[0]
     (whiskers,) = axes.containers[0].lines[2]
     np.testing.assert_allclose([segment[:, 0] for segment in whiskers.get_segments()], [[2, 3.5], [4, 9]])
@@ -378,7 +380,7 @@ def test_comparison_draws_points_with_their_intervals():
 
 
 def test_comparison_says_where_a_value_is_missing():
-    axes = figures.comparison_bars(["a", "b"], [5.717e6, np.nan], ylabel="parameters").axes[0]
+    axes = comparison_figures.comparison_bars(["a", "b"], [5.717e6, np.nan], ylabel="parameters").axes[0]
     assert [text.get_text() for text in axes.texts] == ["5.717 M", "no value"]
     assert not any(np.isfinite(bar.get_width()) for bar in axes.patches[1:])
 
@@ -395,7 +397,7 @@ def test_comparison_says_where_a_value_is_missing():
     ],
 )
 def test_numbers_are_written_for_people(value, text):
-    assert figures._number(value) == text
+    assert style.readable(value) == text
 
 
 def test_long_titles_are_wrapped_and_own_line_breaks_stay():
