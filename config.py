@@ -6,7 +6,7 @@ A config is a YAML file that states only what differs from the defaults below. P
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -181,6 +181,8 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     batch_size: PositiveInt = 256
     """Images per batch in validation and evaluation."""
+    latency_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """How long forward passes are timed at each batch size; at least five are."""
 
 
 class Config(Section):
@@ -264,6 +266,7 @@ WITHOUT_EFFECT = (
     "data.residency",
     "data.resident_budget_mb",
     "data.num_workers",
+    "evaluate.latency_seconds",
     "train.checkpoint_every_steps",
     "train.tensorboard",
 )
@@ -271,9 +274,18 @@ WITHOUT_EFFECT = (
 
 def differing_keys(one: Config, other: Config) -> list[str]:
     """Keys that determine a run's result and in which two configs differ, as ``key: old -> new``."""
-    old, new = _flatten(one.model_dump()), _flatten(other.model_dump())
-    changed = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed if key not in WITHOUT_EFFECT]
+    return [f"{key}: {old} -> {new}" for key, (old, new) in differing_values([one, other]).items()]
+
+
+def differing_values(configs: Sequence[Config]) -> dict[str, list[Any]]:
+    """Keys that determine a run's result and in which configs differ, with the value of each."""
+    flat = [_flatten(config.model_dump()) for config in configs]
+    values = {key: [one.get(key) for one in flat] for key in sorted(set().union(*flat))}
+    return {
+        key: row
+        for key, row in values.items()
+        if key not in WITHOUT_EFFECT and any(value != row[0] for value in row[1:])
+    }
 
 
 def describe_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:

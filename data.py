@@ -7,6 +7,7 @@ Legend: B images in a batch, N images in a split, H W height and width in pixels
 """
 
 import difflib
+import hashlib
 import math
 import os
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from augmentation import Augment, Preprocess, crop_and_resize, random_crops
 from config import DataConfig
-from sources import DATASETS, Pixels, Source
+from sources import DATASETS, Photos, Pixels, Source
 
 __all__ = ["Augment", "Dataset", "Preprocess", "Selection", "Split", "load_dataset"]
 
@@ -59,6 +60,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def fingerprint(self) -> str:
+        """Which images these are: SHA-256 of labels, positions in the source and, of photos, classes and file names."""
+        digest = hashlib.sha256(self.labels.numpy().tobytes() + self.indices.numpy().tobytes())
+        if isinstance(self.source, Photos):
+            chosen = [self.source.paths[i] for i in self.indices.tolist()]
+            digest.update("\n".join(f"{path.parent.name}/{path.name}" for path in chosen).encode())
+        return digest.hexdigest()
 
     def image(self, i: int) -> Tensor:
         """Image ``i`` of the split, uint8 3 H W, before augmentation and preprocessing."""

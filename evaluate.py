@@ -1,46 +1,58 @@
-"""Evaluate trained runs: scores, confusion matrix, calibration, cost; several runs side by side.
+"""Evaluate trained runs: scores, confusion matrix, calibration, cost, robustness; several runs side by side.
 
     python evaluate.py outputs/quickstart
-    python evaluate.py outputs/vit outputs/swin
+    python evaluate.py outputs/vit outputs/swin --corrupt
+    python evaluate.py outputs/vit outputs/swin --from-predictions
     torchrun --nproc_per_node=2 evaluate.py outputs/vit
 
 Writes metrics.json, predictions.npz, report.txt and figures into each run (with the split in their names unless it is
-test), and for several runs comparison.json, comparison.csv, report.md and a figure into outputs/comparisons/.
+test), and for several runs report.html, report.md, comparison.json, comparison.csv and figures into outputs/comparisons/.
 """
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-from tqdm import tqdm
+from matplotlib.figure import Figure
 
 import distributed
-from analysis import comparison_figures, figures, metrics, report
-from analysis.efficiency import attention_kernel, count_gmacs, count_parameters, measure_latency, peak_memory_mb
-from analysis.statistics import compare_pairs
+from analysis import comparison_figures, figures, metrics
+from analysis.efficiency import count_parameters, measure_cost, peak_memory_mb
+from analysis.metrics import Predictions
+from comparison_report import compare, format_interval
 from console import print_result, print_table, run_script
+from corruptions import SEVERITIES, score_corrupted, severity_curves
 from data import Split, load_dataset
 from devices import autocast, select_device, select_precision
-from inference import predict_split
+from inference import FlipAverage, predict_split
 from models import apply_tuning, input_spec, restore_model
-from runs import Run, comparison_folder
+from runs import Run, file_suffix
+
+# What metrics.json says that predictions alone do not tell.
+FACTS = (
+    *("params", "trainable_params", "gmacs", "gmacs_attention_skipped", "gmacs_convention", "uncounted_ops"),
+    *("latency_ms", "images_per_second", "peak_memory_mb", "peak_memory_kind", "device", "threads", "precision"),
+    *("attention_kernel", "image_size", "mean", "std", "corpus", "fingerprint", "train_fingerprint"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     runs = [Run.open_finished(directory) for directory in dict.fromkeys(args.runs)]
-    current = [len(runs) > 1 and is_current(run, args.split, args.checkpoint) for run in runs]
     with distributed.process_group(select_device(args.device)) as device:
-        for run, done in zip(runs, current):
-            if done:
-                print(f"{run.directory} is evaluated already")
+        reasons = [len(runs) == 1 or reason_to_evaluate(run, args) for run in runs]
+        for run, reason in zip(runs, reasons):
+            if args.from_predictions:
+                recompute(run, args)
+            elif reason:
+                evaluate(run, args, device, said=reason if isinstance(reason, str) else None)
             else:
-                evaluate(run, args.split, args.checkpoint, device)
+                print(f"{run.directory} is evaluated already")
         if len(runs) > 1 and distributed.is_main():
-            compare(runs, args.split, args.output)
+            compare(runs, args.split, args.tta, args.output)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -48,96 +60,203 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories that train.py wrote")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="images to evaluate on")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to evaluate")
+    parser.add_argument("--tta", choices=("flip",), help="average the probabilities with those of the mirrored image")
+    parser.add_argument(
+        "--corrupt", action="store_true", help="accuracy under noise, blur, JPEG and lost contrast, too"
+    )
+    parser.add_argument(
+        "--from-predictions", action="store_true", help="recompute all scores from predictions.npz, without the model"
+    )
     parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.from_predictions and args.corrupt:
+        raise ValueError("--corrupt needs the model; leave out --from-predictions")
+    return args
+
+
+def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
+    """Why a run must be evaluated (again) before it is compared; None: what is there will do."""
+    suffix, weights = file_suffix(args.split, args.tta), run.path(f"{args.checkpoint}.pt")
+    files = [run.path(f"metrics{suffix}.json"), run.path(f"predictions{suffix}.npz")]
+    if args.corrupt:
+        files.append(run.path(f"corruptions{suffix}.json"))
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        return f"there is no {missing[0].name}"
+    stale = [path for path in files if weights.is_file() and path.stat().st_mtime < weights.stat().st_mtime]
+    if stale:
+        return f"{stale[0].name} is older than {weights.name}"
+    stored = run.read_json(files[0].name)
+    if any(key not in stored for key in FACTS):
+        return f"{files[0].name} lacks what a comparison needs"
+    if stored["split"] != args.split or stored["checkpoint"] != args.checkpoint:
+        return f"{files[0].name} is of {stored['checkpoint']}.pt and the {stored['split']} split"
+    return None
 
 
 # ---------------------------------------------------------------- one run
 
 
-def evaluate(run: Run, split_name: str, checkpoint_name: str, device: torch.device) -> None:
+def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: str | None = None) -> None:
     """Evaluate one run and write what was found into it."""
-    checkpoint = run.load_checkpoint(f"{checkpoint_name}.pt")
-    split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(split_name)
+    if said:
+        print(f"evaluating {run.directory}: {said}")
+    checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
+    dataset = load_dataset(run.config.data, seed=run.config.data.split_seed)
+    split = dataset.split(args.split)
     model = restore_model(run.config, checkpoint).to(device)
+    predictor = FlipAverage(model) if args.tta else model
     precision = select_precision(run.config.train.amp, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     batch_size = run.config.evaluate.batch_size
-    predictions = predict_split(model, split, batch_size=batch_size, device=device, precision=precision)
+    predict = partial(predict_split, predictor, batch_size=batch_size, device=device, precision=precision)
+    predictions, memory = predict(split), peak_memory_mb(device)
+    metrics.check_finite(predictions)  # before anything is written
+    held_out = predict(dataset.val) if args.split == "test" and len(dataset.val) else None
+    corrupted = score_corrupted(partial(predict, split)) if args.corrupt else None
     if not distributed.is_main():
         return
     class_names = checkpoint["class_names"]
-    result = {
-        "split": split_name,
-        "checkpoint": checkpoint_name,
-        **metrics.summarize(predictions, class_names),
-        **measure_cost(model, run, split, device, precision),
+    written = []
+    for part, found in ((split, predictions), (dataset.val, held_out)):
+        if found is not None:
+            arrays = {"logits": found.logits, "labels": found.labels, "indices": part.indices.numpy()}
+            name = f"predictions{file_suffix(part.name, args.tta)}.npz"
+            written.append(run.save_arrays(name, **arrays, class_names=np.array(class_names)))
+    spec = input_spec(model)
+    apply_tuning(model, run.config.model.tune)  # for the count of trainable parameters
+    params, trainable = count_parameters(model)
+    facts = {
+        "params": params,
+        "trainable_params": trainable,
+        **measure_cost(
+            predictor,
+            spec.size,
+            batch_size=min(batch_size, len(split)),
+            seconds=run.config.evaluate.latency_seconds,
+            device=device,
+            context=lambda: autocast(device, precision),
+        ),
+        "peak_memory_mb": memory,
+        "precision": precision,
+        "image_size": list(spec.size),
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "corpus": spec.corpus,
+        "fingerprint": split.fingerprint(),
+        "train_fingerprint": dataset.train.fingerprint(),
     }
-    suffix = file_suffix(split_name)
+    suffix = file_suffix(args.split, args.tta)
+    wrong = metrics.most_confidently_wrong(predictions)
+    if len(wrong):
+        figure = mistakes_figure(run, split, predictions, wrong, class_names)
+        written.append(run.save_figure(f"figures/mistakes{suffix}.png", figure))
+    if corrupted:
+        values = {"split": args.split, "checkpoint": args.checkpoint, "corruptions": corrupted}
+        written.append(run.save_json(f"corruptions{suffix}.json", values))
+        curves, clean = {run.config.name: severity_curves(corrupted)}, {run.config.name: predictions.accuracy}
+        figure = comparison_figures.accuracy_against_severity(
+            curves, SEVERITIES, clean, title=title_of(run, args.split)
+        )
+        written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
+    finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
+
+
+def recompute(run: Run, args: argparse.Namespace) -> None:
+    """Every score anew from ``predictions.npz``; what only the model can tell stays as it was measured."""
+    suffix = file_suffix(args.split, args.tta)
+    before = run.read_json(f"metrics{suffix}.json")
+    predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
+    held_out, name = None, f"predictions{file_suffix('val', args.tta)}.npz"
+    if args.split == "test" and run.path(name).is_file():
+        held_out, _ = load_predictions(run, name)
+    facts = {key: before[key] for key in FACTS if key in before}
+    finish(run, args, before["checkpoint"], predictions, held_out, class_names, facts, [])
+
+
+def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
+    """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
+    arrays = run.load_arrays(name, ("logits", "labels", "class_names"))
+    return Predictions(arrays["logits"], arrays["labels"]), arrays["class_names"].tolist()
+
+
+def finish(
+    run: Run,
+    args: argparse.Namespace,
+    checkpoint: str,
+    predictions: Predictions,
+    held_out: Predictions | None,
+    class_names: list[str],
+    facts: dict,
+    written: list[Path],
+) -> None:
+    """Write what follows from predictions, and say it; ``facts`` are those that do not, and come last in the file."""
+    suffix = file_suffix(args.split, args.tta)
+    result = {
+        "split": args.split,
+        "checkpoint": checkpoint,
+        "tta": args.tta,
+        **metrics.summarize(predictions, class_names),
+        "temperature_scaling": scale_temperature(predictions, held_out),
+        "most_confused": metrics.most_confused(metrics.confusion_counts(predictions, len(class_names)), class_names),
+        **facts,
+    }
+    figures_ = draw(run, predictions, result, class_names)
     written = [
         run.save_json(f"metrics{suffix}.json", result),
-        run.save_arrays(
-            f"predictions{suffix}.npz",
-            logits=predictions.logits,
-            labels=predictions.labels,
-            indices=split.indices.numpy(),
-        ),
         run.save_text(f"report{suffix}.txt", text_report(run, predictions, result, class_names)),
-        *save_figures(run, predictions, result, class_names, suffix),
+        *[run.save_figure(f"figures/{name}{suffix}.png", figure) for name, figure in figures_.items()],
+        *written,
     ]
-    latency = result["latency_ms"]["1"]["median"]
-    print_table(
-        [
-            ("run", run.directory),
-            ("images", f"{result['num_images']} of the {split_name} split"),
-            ("accuracy", f"{result['accuracy']:.2%}  (95 % interval {format_interval(result['accuracy_ci95'])})"),
-            ("macro F1", f"{result['macro_f1']:.2%}"),
-            ("calibration error", f"{result['ece']:.2%}"),
-            ("parameters", f"{result['params'] / 1e6:.2f} M"),
-            (
-                "forward pass",
-                f"{result['gmacs']:.4g} GMACs, {latency:.2f} ms at batch 1 on {device}",
-            ),
-        ]
-    )
+    print_table(summary(run, result))
     short = ("split", "accuracy", "accuracy_ci95", "loss", "ece", "params", "gmacs")
     print_result({"run": str(run.directory)} | {key: result[key] for key in short}, written)
 
 
-def measure_cost(model: nn.Module, run: Run, split: Split, device: torch.device, precision: str) -> dict:
-    """Parameters, GMACs, latency and memory, by the names of ``metrics.json``."""
-    memory = peak_memory_mb(device)
-    apply_tuning(model, run.config.model.tune)  # for the count of trainable parameters
-    params, trainable = count_parameters(model)
-    size = input_spec(model).size
-    gmacs, uncounted = count_gmacs(model, torch.zeros(1, 3, *size, device=device))
-    latency = {}
-    batch_size = min(run.config.evaluate.batch_size, len(split))
-    for count in tqdm(sorted({1, batch_size}), "measuring latency", leave=False):
-        images = torch.zeros(count, 3, *size, device=device)
-        latency[str(count)] = measure_latency(model, images, context=lambda: autocast(device, precision))
+def scale_temperature(predictions: Predictions, held_out: Predictions | None) -> dict | None:
+    """Calibration after temperature scaling, fitted on the validation images; null where there are none."""
+    if held_out is None:
+        return None
+    temperature = metrics.fit_temperature(held_out)
+    scaled = metrics.scale_logits(predictions, temperature)
+    found = {"temperature": temperature, "fitted_on": "val", "num_images": len(held_out.labels), "loss": scaled.loss}
+    return found | metrics.calibration(scaled)
+
+
+def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> dict[str, Figure]:
+    title = title_of(run, result["split"])
+    accuracy, interval = metrics.per_class_accuracy(predictions, len(class_names))
+    scaling, scaled = result["temperature_scaling"], None
+    if scaling:
+        bins = metrics.calibration_bins(metrics.scale_logits(predictions, scaling["temperature"]))
+        scaled = bins | {"temperature": scaling["temperature"]}
     return {
-        "params": params,
-        "trainable_params": trainable,
-        "gmacs": gmacs,
-        "gmacs_convention": "multiply-accumulates of one image by fvcore, attention counted; FLOPs are twice that",
-        "uncounted_ops": uncounted,
-        "latency_ms": latency,
-        "images_per_second": 1000 * batch_size / latency[str(batch_size)]["median"],
-        "peak_memory_mb": memory,
-        "peak_memory_kind": "allocated on the device" if device.type == "cuda" else "resident set of the process",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "attention_kernel": attention_kernel(model),
-        "image_size": list(size),
-        "corpus": input_spec(model).corpus,
+        "confusion_matrix": figures.confusion_matrix(
+            metrics.confusion_counts(predictions, len(class_names)), class_names, title=title
+        ),
+        "per_class_accuracy": figures.per_class_accuracy(
+            accuracy, interval, class_names, mean=result["accuracy"], title=title
+        ),
+        "reliability": figures.reliability_diagram(**metrics.calibration_bins(predictions), scaled=scaled, title=title),
     }
 
 
-def text_report(run: Run, predictions: metrics.Predictions, result: dict, class_names: list[str]) -> str:
+def mistakes_figure(
+    run: Run, split: Split, predictions: Predictions, wrong: np.ndarray, class_names: list[str]
+) -> Figure:
+    """The most confidently wrong images: what they are, what they were taken for, how surely."""
+    confidence = predictions.probabilities.max(axis=1)
+    captions = [
+        f"{class_names[predictions.labels[i]]}, taken for {class_names[predictions.predicted[i]]} ({confidence[i]:.1%})"
+        for i in wrong
+    ]
+    images = [split.image(int(i)).permute(1, 2, 0).numpy() for i in wrong]  # 3 H W -> H W 3
+    return figures.image_grid(images, captions, title=f"{title_of(run, split.name)}: most confidently wrong")
+
+
+def text_report(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> str:
     from sklearn.metrics import classification_report
 
     table = classification_report(
@@ -149,103 +268,34 @@ def text_report(run: Run, predictions: metrics.Predictions, result: dict, class_
         zero_division=0,
     )
     accuracy = f"accuracy {result['accuracy']:.2%}, 95 % interval {format_interval(result['accuracy_ci95'])}"
-    return f"{run.config.name}, {result['split']} split, {result['num_images']} images, {accuracy}\n\n{table}"
-
-
-def save_figures(
-    run: Run, predictions: metrics.Predictions, result: dict, class_names: list[str], suffix: str
-) -> list[Path]:
-    title = f"{run.config.name}, {result['split']} split"
-    accuracy, interval = metrics.per_class_accuracy(predictions, len(class_names))
-    drawn = {
-        "confusion_matrix": figures.confusion_matrix(
-            metrics.confusion_counts(predictions, len(class_names)), class_names, title=title
-        ),
-        "per_class_accuracy": figures.per_class_accuracy(
-            accuracy, interval, class_names, mean=result["accuracy"], title=title
-        ),
-        "reliability": figures.reliability_diagram(**metrics.calibration_bins(predictions), title=title),
-    }
-    return [run.save_figure(f"figures/{name}{suffix}.png", figure) for name, figure in drawn.items()]
-
-
-def format_interval(interval: Sequence[float]) -> str:
-    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f} %"
-
-
-def file_suffix(split: str) -> str:
-    return "" if split == "test" else f"-{split}"
-
-
-# ---------------------------------------------------------------- several runs
-
-
-def is_current(run: Run, split: str, checkpoint: str) -> bool:
-    """Whether this checkpoint has been evaluated on this split since it was written."""
-    suffix = file_suffix(split)
-    files = [run.path(name) for name in (f"metrics{suffix}.json", f"predictions{suffix}.npz")]
-    weights = run.path(f"{checkpoint}.pt")
-    if not all(path.is_file() for path in [*files, weights]):
-        return False
-    newer = all(path.stat().st_mtime >= weights.stat().st_mtime for path in files)
-    return newer and run.read_json(files[0].name)["checkpoint"] == checkpoint
-
-
-def compare(runs: list[Run], split: str, output: Path | None) -> None:
-    """Table, paired tests and figure of several runs on the same images."""
-    suffix = file_suffix(split)
-    correct = load_hits(runs, suffix)
-    results = [
-        {"run": run.config.name, "model": run.config.model.name} | run.read_json(f"metrics{suffix}.json")
-        for run in runs
+    confused = [
+        f"{pair['true']} -> {pair['predicted']}: {pair['count']} images, {pair['share']:.1%} of {pair['true']}"
+        for pair in result["most_confused"]
     ]
-    for result in results:
-        result["image_size"] = "x".join(map(str, result["image_size"]))
-    rows = report.comparison_rows(results)
-    pairs = compare_pairs([run.config.name for run in runs], correct)
-    folder = comparison_folder(runs, output)
-    figure = comparison_figures.comparison_bars(
-        [result["run"] for result in results],
-        [result["accuracy"] for result in results],
-        intervals=np.array([result["accuracy_ci95"] for result in results]),
-        ylabel="accuracy, 95 % interval",
-        title=f"{results[0]['num_images']} images of the {split} split",
-        percent=True,
-    )
-    devices = dict.fromkeys(f"{result['device']}, {result['precision']}" for result in results)
-    notes = [
-        f"{results[0]['num_images']} images of the {split} split; Wilson intervals in the table.",
-        "Between runs: paired-bootstrap interval of the difference; McNemar's test, p-values after Holm over all pairs.",
-        "GMACs count attention, whatever kernel computes it.",
-        f"Latency and images/s on {' and '.join(devices)}{' (not comparable)' if len(devices) > 1 else ''}.",
-    ]
-    markdown = report.to_markdown(
-        f"Comparison of {len(runs)} runs", rows, [pair["sentence"] for pair in pairs], notes, ["accuracy.png"]
-    )
-    written = [
-        folder.save_json("comparison.json", {"split": split, "runs": results, "pairs": pairs}),
-        folder.save_text("comparison.csv", report.to_csv(rows)),
-        folder.save_text("report.md", markdown),
-        folder.save_figure("accuracy.png", figure),
-    ]
-    shown = ("run", "model", "accuracy (%)", "95 % interval (%)", "parameters (M)", "GMACs", "ms at batch 1")
-    print_table([[row[key] for key in shown] for row in rows], header=shown)
-    for pair in pairs:
-        print(pair["sentence"])
-    print_result({"runs": [result["run"] for result in results], "accuracy": [r["accuracy"] for r in results]}, written)
+    head = f"{title_of(run, result['split'])}, {result['num_images']} images, {accuracy}"
+    return "\n".join([head, "", table, "Most often confused (true -> predicted)", *(confused or ["nothing"])]) + "\n"
 
 
-def load_hits(runs: list[Run], suffix: str) -> list[np.ndarray]:
-    """Which images each run gets right, bool N. Raises ValueError unless all were evaluated on the same images."""
-    loaded = [np.load(run.path(f"predictions{suffix}.npz")) for run in runs]
-    for run, arrays in zip(runs, loaded):
-        same = all(np.array_equal(arrays[key], loaded[0][key]) for key in ("labels", "indices"))
-        if run.config.data.dataset != runs[0].config.data.dataset or not same:
-            raise ValueError(
-                f"{run.directory} and {runs[0].directory} were not evaluated on the same images; compare runs of one "
-                "dataset with the same data.split_seed and fractions"
-            )
-    return [arrays["logits"].argmax(axis=1) == arrays["labels"] for arrays in loaded]
+def summary(run: Run, result: dict) -> list[tuple[str, object]]:
+    """The rows of the table that ends the script."""
+    scaling, latency = result["temperature_scaling"], result["latency_ms"]["1"]["median"]
+    calibration = f"{result['ece']:.2%} in 15 bins of equal width"
+    if scaling:
+        calibration += f", {scaling['ece']:.2%} after temperature {scaling['temperature']:.3f} (fitted on val)"
+    kept = f"{result['checkpoint']}.pt" + (", averaged with the mirrored image" if result["tta"] else "")
+    return [
+        ("run", f"{run.directory}, {kept}"),
+        ("images", f"{result['num_images']} of the {result['split']} split"),
+        ("accuracy", f"{result['accuracy']:.2%}  (95 % interval {format_interval(result['accuracy_ci95'])})"),
+        ("macro F1", f"{result['macro_f1']:.2%}"),
+        ("calibration error", calibration),
+        ("parameters", f"{result['params'] / 1e6:.2f} M, {result['trainable_params'] / 1e6:.2f} M trained"),
+        ("forward pass", f"{result['gmacs']:.4g} GMACs, {latency:.2f} ms at batch 1 on {result['device']}"),
+    ]
+
+
+def title_of(run: Run, split: str) -> str:
+    return f"{run.config.name}, {split} split"
 
 
 if __name__ == "__main__":

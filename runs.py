@@ -11,7 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,19 @@ class Run(Folder):
         except ValueError as error:
             raise ValueError(f"{self.path(name)} is not valid JSON: {error}") from None
 
+    def load_arrays(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Arrays of an ``.npz`` file. Raises ValueError if it is missing, damaged, or lacks one of the keys."""
+        path = self.path(name)
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist yet; make it with: python evaluate.py {self.directory}")
+        try:
+            with np.load(path) as arrays:
+                return {key: arrays[key] for key in keys}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path} cannot be used ({error}); run evaluate.py again without --from-predictions"
+            ) from None
+
     def save_log(self, rows: Iterable[dict]) -> Path:
         """Rewrite ``log.csv``; an epoch that was not run has no row, a value that does not exist an empty cell."""
 
@@ -160,6 +174,11 @@ def scalar_writer(run: Run):
     except ImportError:
         raise ValueError("train.tensorboard needs the package tensorboard: pip install tensorboard") from None
     return SummaryWriter(str(run.path("tensorboard")))
+
+
+def file_suffix(split: str, tta: str | None) -> str:
+    """What evaluate.py's files carry in their names: nothing for the plain test split."""
+    return ("" if split == "test" else f"-{split}") + (f"-{tta}" if tta else "")
 
 
 def comparison_folder(runs: list[Run], output: Path | None) -> Folder:

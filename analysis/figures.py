@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -17,19 +18,25 @@ from analysis.style import (
     DARK,
     GREY,
     LABEL_SIZE,
+    MARKS,
+    MAX_LABELS,
     ORANGE,
     SKY,
     TICK_SIZE,
     VERMILLION,
+    class_rows,
     colorbar,
     new_figure,
+    panels,
+    plot_known,
+    scientific_ticks,
     shared_legend,
     shorten,
+    show_image,
     text_width,
     tidy,
+    wrap,
 )
-
-MAX_LABELS = 100  # classes named on an axis; with more of them every n-th is named
 
 
 def training_curves(
@@ -47,11 +54,8 @@ def training_curves(
     for axes, quantity, factor in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
         for split, name, style in (("train", "training", "--"), ("val", "validation", "-")):
             values = factor * np.asarray(log[f"{split}_{quantity}"], dtype=float)
-            known = np.isfinite(values)
-            if known.any():
-                color = BLUE if split == "train" else ORANGE
-                marker = "o" if known.sum() <= 30 else None  # a lone point is invisible without one
-                axes.plot(epochs[known], values[known], style, color=color, marker=marker, markersize=4, label=name)
+            look = dict(color=BLUE if split == "train" else ORANGE, marker="o" if len(epochs) <= 30 else None)
+            plot_known(axes, epochs, values, linestyle=style, **look, markersize=4, label=name)
         if best_epoch is not None and np.isfinite(validation).any():
             label = f"kept: epoch {best_epoch}, validation accuracy {100 * validation[epochs == best_epoch][0]:.2f} %"
             axes.axvline(best_epoch, color=DARK, linestyle=":", linewidth=1.2, zorder=1, label=label)
@@ -74,8 +78,7 @@ def learning_rate(epochs: Sequence[float], lr: Sequence[float], *, title: str | 
     axes.plot(epochs, lr, color=BLUE, marker="o" if len(lr) <= 30 else None, markersize=4)
     axes.set(xlabel="epoch", ylabel="learning rate")
     axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
-    axes.yaxis.get_offset_text().set_fontsize(TICK_SIZE)
+    scientific_ticks(axes)
     tidy(axes)
     return figure
 
@@ -136,34 +139,31 @@ def per_class_accuracy(
         class_names: K names.
         mean: accuracy over all images, a fraction, drawn as a line.
     """
-    num_classes = len(class_names)
-    order = np.argsort(-np.asarray(accuracy, dtype=float), kind="stable")  # NaN sorts last
-    accuracy = 100 * np.asarray(accuracy, dtype=float)[order]
-    interval = 100 * np.asarray(interval, dtype=float)[order]
-    names = [shorten(class_names[i]) for i in order]
-    rows, step = np.arange(num_classes), math.ceil(num_classes / MAX_LABELS)
-    pitch, size, caps = (0.3, TICK_SIZE, 2) if num_classes <= 30 else (0.15, 7, 0)
-
-    figure = new_figure(5 + text_width(names, size), min(num_classes, MAX_LABELS) * pitch + 1.2, title)
-    axes = figure.subplots()
+    accuracy, interval = 100 * np.asarray(accuracy, dtype=float), 100 * np.asarray(interval, dtype=float)
+    order = np.argsort(-accuracy, kind="stable")  # NaN sorts last
+    accuracy, interval = accuracy[order], interval[order]
     seen = np.isfinite(accuracy)
-    axes.barh(rows[seen], accuracy[seen], height=0.7, color=SKY)
+    rows = np.flatnonzero(seen)
+    figure, axes, caps = class_rows([class_names[i] for i in order], seen, title)
+    axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
     style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
-    axes.errorbar(interval[seen].mean(axis=1), rows[seen], xerr=np.ptp(interval[seen], axis=1) / 2, **style)
-    for row in rows[~seen][::step]:
-        axes.text(1, row, "no images", va="center", fontsize=size, style="italic", color=DARK)
+    axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)
     if mean is not None:
         label = f"all images: {100 * mean:.2f} %"
         axes.axvline(100 * mean, color=VERMILLION, linestyle="--", linewidth=1.3, label=label)
-    axes.set_yticks(rows[::step], names[::step])
-    axes.set(xlim=(0, 100), ylim=(num_classes - 0.4, -0.6), xlabel="accuracy (%)")
-    tidy(axes, grid="x", tick_size=size)
+    axes.set(xlim=(0, 100), xlabel="accuracy (%)")
     shared_legend(figure)
     return figure
 
 
 def reliability_diagram(
-    confidence: np.ndarray, accuracy: np.ndarray, counts: np.ndarray, *, ece: float, title: str | None = None
+    confidence: np.ndarray,
+    accuracy: np.ndarray,
+    counts: np.ndarray,
+    *,
+    ece: float,
+    scaled: Mapping | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Accuracy against confidence, the gap between them, and how many images each bin holds.
 
@@ -171,6 +171,7 @@ def reliability_diagram(
         confidence, accuracy: B means over the images of each of B equally wide bins of [0, 1].
         counts: B images in each bin. Where it is 0, the two means are ignored and may be NaN.
         ece: expected calibration error, a fraction: the mean of |accuracy - confidence| weighted by counts.
+        scaled: the same four after temperature scaling (Guo et al. 2017), and the `temperature`; drawn as a line.
     """
     counts = np.asarray(counts)
     filled, pitch = counts > 0, 100 / len(counts)
@@ -185,13 +186,68 @@ def reliability_diagram(
     top.bar(centers[filled], confidence - accuracy, width, bottom=accuracy, **style)
     top.plot([0, 100], [0, 100], "--", color=DARK, linewidth=1.2, label="perfectly calibrated")
     top.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy (%)")
-    top.set_title(f"expected calibration error: {100 * ece:.2f} %, {counts.sum():,} images", fontsize=LABEL_SIZE)
+    heading, most = f"expected calibration error: {100 * ece:.2f} %, {counts.sum():,} images", counts.max()
     bottom.bar(centers, counts, width, color=GREY)
+    if scaled is not None:
+        heading += f"\nafter temperature scaling: {100 * scaled['ece']:.2f} %"
+        most = max(most, _draw_scaled(top, bottom, scaled))
+    top.set_title(heading, fontsize=LABEL_SIZE)
     bottom.set_yscale("symlog", linthresh=1)  # most images sit in the last bin; a log scale with room for 0
-    bottom.set(ylim=(0, max(10, 2 * counts.max())), xlabel="confidence (%)", ylabel="images\n(log scale)")
+    bottom.set(ylim=(0, max(10, 2 * most)), xlabel="confidence (%)", ylabel="images\n(log scale)")
     bottom.yaxis.set_minor_locator(NullLocator())
     bottom.yaxis.set_major_formatter("{x:,.0f}")
     tidy(top)
     tidy(bottom, grid="y")
     shared_legend(figure)
+    return figure
+
+
+def _draw_scaled(top: Axes, bottom: Axes, scaled: Mapping) -> int:
+    """The calibration after temperature scaling, over the bars of the one before. Returns the largest bin's count."""
+    counts = np.asarray(scaled["counts"])
+    filled = counts > 0
+    confidence, accuracy = (100 * np.asarray(scaled[name], dtype=float)[filled] for name in ("confidence", "accuracy"))
+    label = f"after temperature scaling, T = {scaled['temperature']:.2f}"
+    # Over its mean confidence, a bin that is calibrated lies on the diagonal.
+    top.plot(confidence, accuracy, "o-", color=BLUE, markersize=4, linewidth=1.5, clip_on=False, label=label)
+    bottom.stairs(counts, np.linspace(0, 100, len(counts) + 1), color=BLUE, linewidth=1.5)
+    return counts.max()
+
+
+def image_grid(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str | Sequence[tuple[str, bool | None]]],
+    *,
+    columns: int = 5,
+    title: str | None = None,
+) -> Figure:
+    """Pictures row by row, each with its caption below.
+
+    Args:
+        images: uint8 H W 3 each; sizes may differ.
+        captions: one for each image: a text, or (text, correct) lines, marked and coloured as right (True), wrong
+            (False) or neither (None).
+    """
+    cell, line_height = 1.75, 1.25 * TICK_SIZE / 72  # inches
+    columns = min(columns, len(images))
+    texts = []  # of each image: (text of one or more lines, colour)
+    for caption in captions:
+        lines = [(caption, None)] if isinstance(caption, str) else caption
+        marked = [(MARKS[correct][0] + text, MARKS[correct][1]) for text, correct in lines]
+        texts.append([(wrap(text, cell, TICK_SIZE), color) for text, color in marked])
+    lengths = [sum(text.count("\n") + 1 for text, _ in lines) for lines in texts]
+    heights, room = [], 0.0
+    for start in range(0, len(images), columns):
+        heights.append(max(cell * min(image.shape[0] / image.shape[1], 1) for image in images[start : start + columns]))
+        room += line_height * max(lengths[start : start + columns]) + 0.2
+    figure = new_figure(columns * (cell + 0.15) + 0.1, sum(heights) + room, title)
+    grid = panels(figure, len(images), columns, height_ratios=heights)
+    for axes, image, lines in zip(grid, images, texts, strict=True):
+        show_image(axes, image)
+        axes.set_anchor("S")  # pictures of a row stand on one line
+        below = dict(xycoords="axes fraction", textcoords="offset points", ha="center", va="top", fontsize=TICK_SIZE)
+        offset = -3.0
+        for text, color in lines:
+            axes.annotate(text, (0.5, 0), (0, offset), color=color, **below)
+            offset -= 72 * line_height * (text.count("\n") + 1)
     return figure

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
@@ -19,6 +20,11 @@ from analysis.statistics import wilson_interval
 class Predictions:
     logits: np.ndarray  # float32 N K
     labels: np.ndarray  # int64 N
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which images are recognised, bool N."""
+        return self.predicted == self.labels
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -32,7 +38,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        return float((self.predicted == self.labels).mean())
+        return float(self.correct.mean())
 
     @property
     def loss(self) -> float:
@@ -67,14 +73,12 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
     """The scores of a classifier, by the names of ``metrics.json``.
 
     Precision, recall and F1 are scikit-learn's; 0 where undefined. ``per_class[...]["accuracy"]`` is the share of the
-    class's images that were recognised, null for a class without images; ``ece`` uses 15 bins of equal width.
+    class's images that were recognised, null for a class without images.
     Raises ValueError if a logit is not finite.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    bad = int((~np.isfinite(predictions.logits)).any(axis=1).sum())
-    if bad:
-        raise ValueError(f"the model gives NaN or infinite logits for {bad} of {len(predictions.labels)} images")
+    check_finite(predictions)
     labels, predicted = predictions.labels, predictions.predicted
     correct, count, num_classes = int((predicted == labels).sum()), len(labels), len(class_names)
     classes = range(num_classes)
@@ -87,7 +91,7 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
         "top1_error": 1 - predictions.accuracy,
         "top5_accuracy": top_k_accuracy(predictions, 5) if num_classes > 5 else None,
         "loss": predictions.loss,
-        "ece": calibration_bins(predictions)["ece"],
+        **calibration(predictions),
         "balanced_accuracy": float(np.nanmean(accuracy)),
     }
     for average in ("macro", "weighted"):
@@ -105,6 +109,13 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
         for k, name in enumerate(class_names)
     }
     return summary
+
+
+def check_finite(predictions: Predictions) -> None:
+    """Raise ValueError if a logit is not finite."""
+    bad = int((~np.isfinite(predictions.logits)).any(axis=1).sum())
+    if bad:
+        raise ValueError(f"the model gives NaN or infinite logits for {bad} of {len(predictions.labels)} images")
 
 
 def top_k_accuracy(predictions: Predictions, k: int) -> float:
@@ -128,19 +139,83 @@ def per_class_accuracy(predictions: Predictions, num_classes: int) -> tuple[np.n
     return accuracy, wilson_interval(correct, support)
 
 
-def calibration_bins(predictions: Predictions, num_bins: int = 15) -> dict:
-    """Confidence against accuracy in bins of equal width, and the expected calibration error (Guo et al. 2017).
+def most_confused(counts: np.ndarray, class_names: list[str], limit: int = 10) -> list[dict]:
+    """Pairs of classes that are taken for one another most often, from confusion counts K x K, commonest first.
 
+    ``count`` images of class ``true`` were taken for class ``predicted``: ``share`` of the class.
+    """
+    errors = counts * ~np.eye(len(counts), dtype=bool)
+    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+    pairs = [tuple(map(int, np.unravel_index(i, counts.shape))) for i in order]
+    return [
+        {
+            "true": class_names[row],
+            "predicted": class_names[column],
+            "count": int(errors[row, column]),
+            "share": float(errors[row, column] / counts[row].sum()),
+        }
+        for row, column in pairs
+        if errors[row, column]
+    ]
+
+
+def most_confidently_wrong(predictions: Predictions, limit: int = 20) -> np.ndarray:
+    """Positions of the wrong predictions with the largest probabilities, most confident first."""
+    wrong = np.flatnonzero(~predictions.correct)
+    confidence = predictions.probabilities.max(axis=1)[wrong]
+    return wrong[np.argsort(-confidence, kind="stable")][:limit]
+
+
+# ---------------------------------------------------------------- calibration
+
+
+def calibration(predictions: Predictions) -> dict[str, float]:
+    """How far probabilities can be believed: expected calibration error in 15 bins of equal width (``ece``) and of equal
+    mass (``ece_equal_mass``; Nguyen and O'Connor 2015), and the Brier score, summed over classes (Brier 1950: 0 to 2).
+    """
+    probabilities = predictions.probabilities
+    truth = np.eye(probabilities.shape[1])[predictions.labels]
+    return {
+        "ece": calibration_bins(predictions)["ece"],
+        "ece_equal_mass": calibration_bins(predictions, equal_mass=True)["ece"],
+        "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()),
+    }
+
+
+def calibration_bins(predictions: Predictions, num_bins: int = 15, *, equal_mass: bool = False) -> dict:
+    """Confidence against accuracy in bins, and the expected calibration error (Guo et al. 2017).
+
+    Bins are equally wide, or hold equally many images (the last ones one less where that does not come out even).
     Returns ``confidence`` and ``accuracy`` (means per bin, 0 in empty ones), ``counts``, and ``ece``: the mean over images
     of their bin's gap between the two.
     """
-    probabilities = predictions.probabilities
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == predictions.labels
-    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    confidence = predictions.probabilities.max(axis=1)
+    if equal_mass:
+        bins = np.empty(len(confidence), dtype=int)
+        for number, members in enumerate(np.array_split(np.argsort(confidence, kind="stable"), num_bins)):
+            bins[members] = number
+    else:
+        bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
     filled = np.maximum(counts, 1)
     mean_confidence = np.bincount(bins, weights=confidence, minlength=num_bins) / filled
-    accuracy = np.bincount(bins, weights=correct, minlength=num_bins) / filled
+    accuracy = np.bincount(bins, weights=predictions.correct, minlength=num_bins) / filled
     ece = float((counts * np.abs(mean_confidence - accuracy)).sum() / counts.sum())
     return {"confidence": mean_confidence, "accuracy": accuracy, "counts": counts, "ece": ece}
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """The temperature by which logits are divided for the smallest cross-entropy (Guo et al. 2017), from 0.01 to 100.
+
+    Accuracy does not change with it. Fit it on images that the scores are not computed on.
+    """
+
+    def loss(log_temperature: float) -> float:
+        return scale_logits(predictions, np.exp(log_temperature)).loss
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
+
+
+def scale_logits(predictions: Predictions, temperature: float) -> Predictions:
+    """The predictions with their logits divided by ``temperature``."""
+    return Predictions(predictions.logits / np.float32(temperature), predictions.labels)

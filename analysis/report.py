@@ -1,10 +1,13 @@
-"""Several runs -> one table, as Markdown and CSV."""
+"""Several runs -> one report: tables, sentences and figures, as Markdown and as one self-contained HTML page."""
 
+import base64
 import csv
+import html
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-COLUMNS = {
+SCORES = {
     "run": "run",
     "model": "model",
     "image_size": "image size",
@@ -13,18 +16,52 @@ COLUMNS = {
     "top1_error": "top-1 error (%)",
     "top5_accuracy": "top-5 (%)",
     "macro_f1": "macro F1 (%)",
-    "params": "parameters (M)",
-    "gmacs": "GMACs",
-    "latency_ms": "ms at batch 1",
-    "images_per_second": "images/s",
+    "ece": "calibration error (%)",
     "corpus": "pretrained on",
 }
-PERCENT = ("accuracy", "top1_error", "top5_accuracy", "macro_f1")
+COSTS = {
+    "run": "run",
+    "params": "parameters (M)",
+    "trainable_params": "trainable (M)",
+    "gmacs": "GMACs",
+    "gflops": "GFLOPs",
+    "gmacs_attention_skipped": "GMACs, fused attention skipped",
+    "ms_per_image": "ms/image",
+    "ms_per_batch": "ms/batch (images)",
+    "images_per_second": "images/s",
+    "peak_memory_mb": "memory (MB)",
+}
+PERCENT = ("accuracy", "top1_error", "top5_accuracy", "macro_f1", "ece")
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.8rem; }
+th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
+td { white-space: nowrap; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
+figcaption { font-size: 0.85rem; color: #555; }
+@media print {
+  @page { size: A4 landscape; margin: 12mm; } body { margin: 0; max-width: none; font-size: 11px; }
+  table { font-size: 9px; } th, td { padding: 2px 5px; } .scroll { overflow: visible; }
+  figure { break-inside: avoid; } img { max-height: 165mm; } h2 { break-after: avoid; }
+}
+"""
 
 
-def comparison_rows(metrics: Sequence[Mapping]) -> list[dict[str, str]]:
-    """One row of readable cells per run, from ``metrics.json`` with ``run``, ``model``, ``image_size`` and ``corpus``."""
-    return [{title: _cell(key, values[key]) for key, title in COLUMNS.items()} for values in metrics]
+@dataclass(frozen=True)
+class Section:
+    title: str
+    table: Sequence[Mapping[str, str]] = ()  # rows of readable cells, with the same keys
+    findings: Sequence[str] = ()  # sentences
+    figures: Mapping[str, str] = field(default_factory=dict)  # file name -> caption
+
+
+def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCORES | COSTS) -> list[dict[str, str]]:
+    """One row of readable cells per run, from ``metrics.json`` with ``run``, ``model`` and a readable ``image_size``.
+
+    ``columns``: key -> title; those of SCORES and COSTS are what is usually reported of a classifier.
+    """
+    return [{title: _cell(key, _lookup(key, values)) for key, title in columns.items()} for values in metrics]
 
 
 def to_csv(rows: Sequence[Mapping[str, str]]) -> str:
@@ -35,24 +72,59 @@ def to_csv(rows: Sequence[Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def to_markdown(
-    title: str,
-    rows: Sequence[Mapping[str, str]],
-    findings: Sequence[str],
-    notes: Sequence[str],
-    figures: Sequence[str],
-) -> str:
-    """A report: table, findings, how they were computed, figures (paths relative to the report)."""
-    lines = [f"# {title}", "", _markdown_row(rows[0].keys()), _markdown_row("---" for _ in rows[0])]
-    lines += [_markdown_row(row.values()) for row in rows]
-    lines += ["", "## Which differences are real?", "", *[f"- {finding}" for finding in findings]]
-    lines += ["", "## How it was computed", "", *[f"- {note}" for note in notes], ""]
-    lines += [f"![{figure}]({figure})" for figure in figures]
+def to_markdown(title: str, sections: Sequence[Section]) -> str:
+    """The report, with figures by their path relative to it."""
+    lines = [f"# {title}"]
+    for section in sections:
+        lines += ["", f"## {section.title}", ""]
+        if section.table:
+            lines += [_markdown_row(section.table[0].keys()), _markdown_row("---" for _ in section.table[0])]
+            lines += [_markdown_row(row.values()) for row in section.table] + [""]
+        lines += [f"- {finding}" for finding in section.findings]
+        for name, caption in section.figures.items():
+            lines += ["", f"![{caption}]({name})", "", f"*{caption}*"]
     return "\n".join(lines) + "\n"
 
 
+def to_html(title: str, sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
+    """The report as one page that needs no other file; ``images`` holds the PNG of each figure."""
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    for section in sections:
+        parts.append(f"<h2>{html.escape(section.title)}</h2>")
+        if section.table:
+            parts.append(_html_table(section.table))
+        if section.findings:
+            parts.append("<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in section.findings) + "</ul>")
+        for name, caption in section.figures.items():
+            data, text = base64.b64encode(images[name]).decode(), html.escape(caption)
+            source = f'<img src="data:image/png;base64,{data}" alt="{text}">'
+            parts.append(f"<figure>{source}<figcaption>{text}</figcaption></figure>")
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    head += '<meta name="viewport" content="width=device-width">'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+
 def _markdown_row(cells) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values()) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _lookup(key: str, values: Mapping):
+    if key == "gflops":
+        return 2 * values["gmacs"]
+    if key == "ms_per_image":
+        return values["latency_ms"]["1"]["median"]
+    if key == "ms_per_batch":
+        size = max(values["latency_ms"], key=int)
+        return f"{values['latency_ms'][size]['median']:.1f} ({size})"
+    return values[key]
 
 
 def _cell(key: str, value) -> str:
@@ -62,12 +134,12 @@ def _cell(key: str, value) -> str:
         return f"{100 * value:.2f}"
     if key == "accuracy_ci95":
         return f"{100 * value[0]:.2f} to {100 * value[1]:.2f}"
-    if key == "params":
+    if key.endswith("params"):
         return f"{value / 1e6:.2f}"
-    if key == "gmacs":
-        return f"{value:.3g}"
-    if key == "latency_ms":
-        return f"{value['1']['median']:.2f}"
-    if key == "images_per_second":
+    if key.startswith("g"):
+        return f"{value:.4g}"
+    if key == "ms_per_image":
+        return f"{value:.2f}"
+    if key in ("images_per_second", "peak_memory_mb"):
         return f"{value:.0f}"
     return str(value)

@@ -1,5 +1,6 @@
 """The one look of all figures: sizes, colours, panels, and text that fits."""
 
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter
 
 # Okabe and Ito (2008), "Color universal design": colours that colour-blind readers tell apart.
 BLUE, SKY, GREEN, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"
@@ -17,6 +21,10 @@ DARK, GREY, LIGHT = "#333333", "#888888", "#DDDDDD"
 DPI = 150
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 11, 9, 8  # points
 EM = 0.62  # width of an average DejaVu Sans character, in units of the font size
+# Colours for runs side by side: Okabe and Ito's, but for their yellow, which is faint on white (Tol's wine instead).
+RUN_COLORS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, "#CC79A7", "#000000", "#882255")
+RUN_MARKERS = ("", "o", "s", "^", "D", "v")  # once the colours are used up
+MAX_LABELS = 100  # classes named on an axis; with more of them every n-th is named
 MARKS = {True: ("✓ ", GREEN), False: ("✗ ", VERMILLION), None: ("", DARK)}  # correct, wrong, not judged
 
 
@@ -43,14 +51,120 @@ def tidy(axes: Axes, *, grid: str | None = "both", tick_size: float = TICK_SIZE)
         axes.grid(axis=grid, color=LIGHT, linewidth=0.6)
 
 
+def scientific_ticks(axes: Axes) -> None:
+    """Small or large values of y with their power of ten above the axis."""
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    axes.yaxis.get_offset_text().set_fontsize(TICK_SIZE)
+
+
+def panels(figure: Figure, count: int, columns: int, **options) -> list[Axes]:
+    """This many panels, row by row, in at most so many columns."""
+    columns = min(count, columns)
+    grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, **options).ravel()
+    for axes in grid[count:]:
+        axes.remove()
+    return list(grid[:count])
+
+
+def run_style(index: int) -> dict:
+    """Colour and marker of the run at this place: eight colours, then the same ones with another marker."""
+    markers = index // len(RUN_COLORS) % len(RUN_MARKERS)
+    return dict(color=RUN_COLORS[index % len(RUN_COLORS)], marker=RUN_MARKERS[markers], markersize=4)
+
+
+def plot_known(axes: Axes, x: Sequence[float], y: np.ndarray, **style) -> None:
+    """The line through the finite values, if there are any; a lone point gets a marker, without which it is invisible."""
+    known = np.isfinite(y)
+    if known.any():
+        style["marker"] = style.get("marker") or ("o" if known.sum() == 1 else None)
+        axes.plot(np.asarray(x)[known], y[known], **style)
+
+
 def shared_legend(figure: Figure) -> None:
-    """One legend for all panels, below them, where it hides no data."""
+    """One legend for all panels, below them, where it hides no data; the figure grows by its height."""
     entries = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
-    style = dict(loc="outside lower center", ncols=3, frameon=False, fontsize=TICK_SIZE)
-    figure.legend(list(entries.values()), list(entries), **style)
+    labels = [wrap(label, figure.get_figwidth() - 1, TICK_SIZE) for label in entries]
+    style = dict(loc="outside lower center", frameon=False, fontsize=TICK_SIZE)
+    for columns in range(min(4, len(labels)), 0, -1):
+        legend = figure.legend(list(entries.values()), labels, ncols=columns, **style)
+        box = legend.get_window_extent()
+        if columns == 1 or box.width < figure.bbox.width - 0.1 * figure.dpi:
+            break
+        legend.remove()
+    figure.set_figheight(figure.get_figheight() + max(box.height / figure.dpi - 0.3, 0))
+
+
+def legend_entry(axes: Axes, label: str, **style) -> None:
+    """A line of the legend that stands for no one line of the panel."""
+    axes.add_line(Line2D([], [], label=label, **style))
+
+
+def class_rows(class_names: Sequence[str], seen: np.ndarray, title: str | None) -> tuple[Figure, Axes, int]:
+    """A panel with one row a class, first on top, and the length of its whiskers' caps (0 where rows are narrow).
+
+    A class that was not seen (bool K) gets the words "no images".
+    """
+    names, step = [shorten(name) for name in class_names], math.ceil(len(class_names) / MAX_LABELS)
+    pitch, size, caps = (0.3, TICK_SIZE, 2) if len(names) <= 30 else (0.15, 7, 0)
+    figure = new_figure(5 + text_width(names, size), min(len(names), MAX_LABELS) * pitch + 1.2, title)
+    axes = figure.subplots()
+    place = dict(transform=axes.get_yaxis_transform(), va="center", fontsize=size, style="italic", color=DARK)
+    for row in np.flatnonzero(~seen)[::step]:
+        axes.text(0.01, row, "no images", **place)
+    axes.set_yticks(np.arange(0, len(names), step), names[::step])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    tidy(axes, grid="x", tick_size=size)
+    return figure, axes, caps
+
+
+def label_points(axes: Axes, points: np.ndarray, texts: Sequence[str], obstacles: Sequence[np.ndarray] = ()) -> None:
+    """Each text near its point, N 2, where it covers no other text, point or obstacle; from afar with a line to it.
+
+    Comes last, after `figure.draw_without_rendering()`, since it measures the panel as it then is.
+
+    Args:
+        obstacles: pairs of opposite corners, 2 2, in the units of the data.
+    """
+    pixel, panel = axes.figure.dpi / 72, axes.get_window_extent().extents[None]  # of a point of type
+    places = axes.transData.transform(points)
+    marks = np.hstack([places, places])  # boxes are left, bottom, right, top in pixels
+    corners = axes.transData.transform(np.reshape(obstacles, (-1, 2))).reshape(-1, 2, 2)
+    lines = _padded(np.hstack([corners.min(axis=1), corners.max(axis=1)]), pixel)
+    written = np.empty((0, 4))
+    compass = np.array([(1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)])
+    centered = dict(textcoords="offset points", ha="center", va="center", fontsize=TICK_SIZE)
+    for point, place, text in zip(points, places, texts, strict=True):
+        halo = [withStroke(linewidth=2, foreground="white")]
+        label = axes.annotate(text, point, (0, 0), **centered, path_effects=halo, zorder=4)
+        half = np.array(label.get_window_extent().size) / 2
+        offsets = np.vstack([compass * (half + distance * pixel) for distance in (5, 9, 15, 22, 30, 40, 52)])
+        boxes = np.hstack([place + offsets - half, place + offsets + half])
+        others = marks[np.abs(places - place).max(axis=1) > 2 * pixel]
+        outside = 4 * half.prod() - _covered(boxes, panel)
+        firm = np.vstack([written, _padded(marks, 4 * pixel)])
+        soft = np.vstack([lines, _padded(others, 7 * pixel)])  # close to another point: whose label is it?
+        cost = 10 * (_covered(boxes, firm) + outside) + _covered(boxes, soft)
+        best = cost.round(2).argmin()  # rounded: of the free places the first, which is the nearest
+        written = np.vstack([written, boxes[best]])
+        label.xyann = tuple(offsets[best] / pixel)
+        if best >= 2 * len(compass):
+            near = offsets[best] - np.clip(offsets[best], -half, half)  # of the text, what is nearest to the point
+            line = dict(arrowstyle="-", color=GREY, linewidth=0.7, shrinkA=0, shrinkB=3)
+            axes.annotate("", point, near / pixel, textcoords="offset points", arrowprops=line)
+
+
+def _padded(boxes: np.ndarray, margin: float) -> np.ndarray:
+    """The boxes, N 4, with a margin on every side."""
+    return boxes + margin * np.array([-1, -1, 1, 1])
+
+
+def _covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The area that each box, N 4, shares with the others, M 4, in sum."""
+    low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
+    return np.clip(high - low, 0, None).prod(axis=-1).sum(axis=-1)
 
 
 def colorbar(axes: Axes, colors: ScalarMappable, label: str, width: float) -> Colorbar:
@@ -67,12 +181,16 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def readable(value: float) -> str:
+def readable(value: float, digits: int = 4) -> str:
     """The number as people write it: 0.0123, 45.6, 12,345, 5.717 M."""
     for size, unit in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= size:
-            return f"{value / size:.4g} {unit}"
-    return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.4g}"
+            return f"{value / size:.{digits}g} {unit}"
+    return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.{digits}g}"
+
+
+# Of an axis: ticks lie so close together at times that they differ in a later digit.
+PLAIN_TICKS = FuncFormatter(lambda value, _: readable(value, 7))
 
 
 class _Wrapper(textwrap.TextWrapper):
@@ -93,5 +211,5 @@ def shorten(name: str, length: int = 32) -> str:
 
 
 def text_width(texts: Sequence[str], size: float) -> float:
-    """About how many inches the longest of the texts takes at a font of `size` points."""
-    return max(map(len, texts), default=0) * EM * size / 72
+    """About how many inches the longest line of the texts takes at a font of `size` points."""
+    return max((len(line) for text in texts for line in text.split("\n")), default=0) * EM * size / 72

@@ -17,6 +17,7 @@ TINY_VIT = {
     "data": {"dataset": "digits", "image_size": 16, "augment": {"crop_padding": 0, "hflip": 0, "degrees": 8}},
     "model": {"name": "shallow_vit", "kwargs": {"embed_dim": 32, "num_heads": 2}},
     "train": {"epochs": 2, "lr": 3e-3, "amp": "fp32"},
+    "evaluate": {"latency_seconds": 0.01},
 }
 
 
@@ -83,6 +84,7 @@ def family_runs(tmp_path_factory, folder_root):
             "data": {"dataset": "imagefolder", "root": str(folder_root), "image_size": 24, "val_fraction": 0.2},
             "model": model,
             "train": {"epochs": 1, "batch_size": 8},
+            "evaluate": {"latency_seconds": 0.01},
         }
         train.main([str(write_config(folder, values, name)), f"output_root={folder}"])
     return {name: folder / name for name in models}

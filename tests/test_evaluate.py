@@ -1,144 +1,33 @@
+import base64
 import csv
 import json
+import os
+import shutil
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import sklearn.metrics
-import timm
 import torch
-from conftest import TINY_VIT, make_config, write_config
-from scipy.stats import binomtest, chi2
+from conftest import TINY_VIT, make_config, make_folder, write_config
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import evaluate
 import train
-from analysis import efficiency, metrics
+from analysis import metrics
 from analysis.metrics import Predictions
-from analysis.statistics import compare_pairs, holm, mcnemar, paired_difference, wilson_interval
-from data import load_dataset
+from comparison_report import disagreements
+from corruptions import CORRUPTIONS
+from data import Preprocess, Split, load_dataset
 from inference import predict_split
-from models import create_model
+from models import create_model, restore_model
 from runs import Run
-
-
-@pytest.fixture
-def predictions():
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 7, 500)
-    logits = random.normal(size=(500, 8)).astype(np.float32)  # class 7 never occurs
-    logits[np.arange(500), labels] += 1.5
-    return Predictions(logits, labels)
+from sources import Pixels
 
 
 @pytest.fixture(scope="module")
 def evaluated(vit_run):
     evaluate.main([str(vit_run)])
     return vit_run
-
-
-# ---------------------------------------------------------------- numbers against oracles
-
-
-def test_scores_equal_scikit_learns(predictions):
-    labels, predicted, probabilities = predictions.labels, predictions.predicted, predictions.probabilities
-    summary = metrics.summarize(predictions, [f"c{i}" for i in range(8)])
-    assert summary["accuracy"] == sklearn.metrics.accuracy_score(labels, predicted)
-    assert summary["top1_error"] == pytest.approx(1 - summary["accuracy"])
-    assert summary["top5_accuracy"] == sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=5, labels=range(8))
-    assert summary["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, probabilities, labels=range(8)))
-    seen = sklearn.metrics.recall_score(labels, predicted, labels=range(7), average=None)
-    assert summary["balanced_accuracy"] == pytest.approx(seen.mean())
-    report = sklearn.metrics.classification_report(
-        labels, predicted, labels=range(8), output_dict=True, zero_division=0
-    )
-    assert summary["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
-    assert summary["weighted_precision"] == pytest.approx(report["weighted avg"]["precision"])
-    for k in range(8):
-        ours, theirs = summary["per_class"][f"c{k}"], report[str(k)]
-        assert ours["precision"] == pytest.approx(theirs["precision"])
-        assert ours["f1"] == pytest.approx(theirs["f1-score"])
-        assert ours["support"] == theirs["support"]
-        assert ours["accuracy"] == (pytest.approx(theirs["recall"]) if theirs["support"] else None)
-    counts = metrics.confusion_counts(predictions, 8)
-    np.testing.assert_array_equal(counts, sklearn.metrics.confusion_matrix(labels, predicted, labels=range(8)))
-
-
-def test_calibration_equals_brute_force(predictions):
-    confidence = predictions.probabilities.max(1)
-    correct = predictions.predicted == predictions.labels
-    total = 0.0
-    for b in range(15):
-        chosen = (confidence >= b / 15) & (confidence < (b + 1) / 15)
-        if chosen.any():
-            total += chosen.sum() * abs(confidence[chosen].mean() - correct[chosen].mean())
-    bins = metrics.calibration_bins(predictions)
-    assert bins["ece"] == pytest.approx(total / len(correct))
-    assert bins["counts"].sum() == len(correct)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (9893, 10000), (3, 7)])
-def test_wilson_intervals_equal_scipys(successes, trials):
-    expected = binomtest(successes, trials).proportion_ci(method="wilson")
-    np.testing.assert_allclose(wilson_interval(successes, trials), [expected.low, expected.high], atol=1e-12)
-
-
-@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (3, 9), (0, 5), (20, 30), (40, 61), (300, 220)])
-def test_mcnemar_equals_the_binomial_test(only_first, only_second):
-    p = mcnemar(only_first, only_second)
-    assert p == mcnemar(only_second, only_first)
-    count = only_first + only_second
-    exact = binomtest(only_first, count).pvalue if count else 1.0
-    assert p == pytest.approx(exact, rel=1e-12 if count <= 50 else 0.05)
-
-
-def test_mcnemar_by_hand():
-    assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)  # 10 discordant: P(0 or 1) on either side
-    assert mcnemar(101, 51) == pytest.approx(chi2.sf((50 - 1) ** 2 / 152, 1))
-
-
-def test_holm_by_hand():
-    np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-    np.testing.assert_allclose(holm([0.5, 0.6]), [1, 1])
-    assert holm([0.02]).tolist() == [0.02]
-
-
-def test_the_paired_interval_equals_resampling_images():
-    random = np.random.default_rng(1)
-    first, second = random.random(800) < 0.8, random.random(800) < 0.7
-    difference, interval = paired_difference(first, second)
-    assert difference == pytest.approx(first.mean() - second.mean())
-    chosen = random.integers(0, 800, (4000, 800))
-    resampled = first[chosen].mean(1) - second[chosen].mean(1)
-    np.testing.assert_allclose(interval, np.percentile(resampled, [2.5, 97.5]), atol=0.004)
-    together = paired_difference(first, first)
-    assert together == (0.0, [0.0, 0.0])
-
-
-def test_pairs_are_put_into_words():
-    truth = np.zeros(1000, bool)
-    good, same, bad = truth.copy(), truth.copy(), truth.copy()
-    good[:900], same[2:901], bad[:700] = True, True, True
-    pairs = compare_pairs(["good", "same", "bad"], [good, same, bad])
-    assert [(pair["first"], pair["second"]) for pair in pairs] == [("good", "same"), ("good", "bad"), ("same", "bad")]
-    assert pairs[0]["sentence"].startswith("good is 0.10 points above same, 95 % interval ")
-    assert "not distinguishable on these 1,000 images" in pairs[0]["sentence"]
-    assert pairs[1]["sentence"].startswith("good is 20.00 points above bad") and "p < 0.0001" in pairs[1]["sentence"]
-    reverse = compare_pairs(["bad", "good"], [bad, good])[0]
-    assert reverse["difference"] == pytest.approx(-0.2) and reverse["sentence"].startswith(
-        "good is 20.00 points above bad"
-    )
-    low, high = reverse["difference_ci95"]
-    assert f"{-100 * high:+.2f} to {-100 * low:+.2f}" in reverse["sentence"]
-
-
-def test_fewer_than_six_classes_have_no_top5():
-    logits = np.eye(3, dtype=np.float32)
-    assert metrics.summarize(Predictions(logits, np.arange(3)), ["a", "b", "c"])["top5_accuracy"] is None
-
-
-def test_logits_that_are_not_finite_are_refused(predictions):
-    predictions.logits[3, 2] = np.nan
-    with pytest.raises(ValueError, match="NaN or infinite logits for 1 of 500"):
-        metrics.summarize(predictions, [f"c{i}" for i in range(8)])
 
 
 def test_a_split_is_predicted_in_its_order_and_weighed_by_images():
@@ -153,48 +42,6 @@ def test_a_split_is_predicted_in_its_order_and_weighed_by_images():
     empty = load_dataset(make_config(data={"val_fraction": 0}).data, seed=0).val
     with pytest.raises(ValueError, match="the val split is empty"):
         predict_split(model, empty, batch_size=70, **kwargs)
-
-
-@pytest.mark.parametrize(
-    ("name", "gmacs", "params"),
-    [
-        ("vit_base_patch16_224", 17.58, 86.57e6),
-        ("vit_base_patch32_224", 4.41, 88.22e6),
-        ("swin_base_patch4_window7_224", 15.47, 87.77e6),
-        ("resnet34", 3.67, 21.80e6),
-    ],
-)
-def test_costs_of_known_models(name, gmacs, params):
-    with torch.device("meta"):
-        shapes = timm.create_model(name)
-    assert efficiency.count_parameters(shapes)[0] == pytest.approx(params, rel=1e-3)
-    model = timm.create_model(name).eval()
-    counted, uncounted = efficiency.count_gmacs(model, torch.zeros(1, 3, 224, 224))
-    assert counted == pytest.approx(gmacs, abs=0.011)
-    assert not any("attention" in name for name in uncounted)
-
-
-def test_counting_leaves_attention_as_it_was():
-    model = create_model(make_config(data={"image_size": 32}), num_classes=3).eval()
-    assert efficiency.attention_kernel(model) == "fused"
-    with efficiency.unfused_attention(model):
-        assert efficiency.attention_kernel(model) == "unfused"
-    assert efficiency.attention_kernel(model) == "fused"
-    image = torch.randn(1, 3, 32, 32)
-    fused = model(image)
-    with efficiency.unfused_attention(model):
-        torch.testing.assert_close(model(image), fused)
-
-
-def test_attention_is_counted_by_hand():
-    """One block, N tokens of width C: patches + 4 N C^2 + 2 N^2 C + 8 N C^2 + head, and fvcore's 5 per normalised value."""
-    model = create_model(make_config(data={"image_size": 32}, train={"amp": "fp32"}), num_classes=10).eval()
-    tokens, width = 64, 192
-    products = tokens * 48 * width + 12 * tokens * width**2 + 2 * tokens**2 * width + 10 * width
-    counted, _ = efficiency.count_gmacs(model, torch.zeros(1, 3, 32, 32))
-    norms = 2 * 5 * tokens * width + 5 * width
-    assert counted * 1e9 == pytest.approx(products, rel=0.01)
-    assert products <= counted * 1e9 <= products + norms
 
 
 # ---------------------------------------------------------------- the script
@@ -248,7 +95,7 @@ def test_every_family_is_evaluated_and_compared(family_runs, tmp_path, capsys):
 
 
 def test_runs_on_different_images_are_not_compared(tmp_path, vit_run, family_runs):
-    with pytest.raises(ValueError, match="not evaluated on the same images"):
+    with pytest.raises(ValueError, match="cannot be compared: their data are imagefolder and digits"):
         evaluate.main([str(vit_run), str(family_runs["vit"])])
     path = write_config(tmp_path, TINY_VIT)
     train.main([str(path), f"output_root={tmp_path}", "data.split_seed=1", "train.epochs=1"])
@@ -256,15 +103,21 @@ def test_runs_on_different_images_are_not_compared(tmp_path, vit_run, family_run
         evaluate.main([str(vit_run), str(tmp_path / "tiny")])
 
 
-def test_a_retrained_run_is_not_current(tmp_path):
-    path = write_config(tmp_path, TINY_VIT)
-    train.main([str(path), f"output_root={tmp_path}", "train.epochs=1"])
-    run = Run.open(tmp_path / "tiny")
-    assert not evaluate.is_current(run, "test", "best")
-    evaluate.main([str(run.directory)])
-    assert evaluate.is_current(run, "test", "best") and not evaluate.is_current(run, "test", "last")
-    train.main([str(path), f"output_root={tmp_path}", "train.epochs=1", "--overwrite"])
-    assert not evaluate.is_current(Run.open(tmp_path / "tiny"), "test", "best")
+def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
+    evaluate.main([str(vit_run)])
+    run = tmp_path / "copy"
+    shutil.copytree(vit_run, run)
+    for file in ("metrics.json", "predictions.npz"):
+        os.utime(run / file, (2e9, 2e9))
+    comparison = ["--output", str(tmp_path / "comparison")]
+    evaluate.main([str(vit_run), str(run), *comparison])
+    assert f"{run} is evaluated already" in capsys.readouterr().out
+    os.utime(run / "predictions.npz", (1e9, 1e9))
+    evaluate.main([str(vit_run), str(run), *comparison])
+    assert f"evaluating {run}: predictions.npz is older than best.pt" in capsys.readouterr().out
+    evaluate.main([str(vit_run), str(run), "--checkpoint", "last", *comparison])
+    assert f"evaluating {run}: metrics.json is of best.pt and the test split" in capsys.readouterr().out
+    assert json.loads((run / "metrics.json").read_text())["checkpoint"] == "last"
 
 
 def test_trainable_parameters_are_those_of_training(tmp_path, vit_run):
@@ -277,3 +130,163 @@ def test_trainable_parameters_are_those_of_training(tmp_path, vit_run):
         == 330
         == json.loads((tmp_path / "tiny" / "train.json").read_text())["trainable_params"]
     )
+
+
+def test_scores_are_recomputed_without_the_model(evaluated, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    before = json.loads((run / "metrics.json").read_text())
+    (run / "best.pt").unlink()
+    (run / "metrics.json").write_text(json.dumps(before | {"accuracy": -1, "temperature_scaling": None}))
+    evaluate.main([str(run), "--from-predictions"])
+    assert json.loads((run / "metrics.json").read_text()) == before
+    assert before["temperature_scaling"]["num_images"] == 180
+    (run / "predictions.npz").write_bytes(b"not an archive")
+    with pytest.raises(ValueError, match=r"predictions\.npz cannot be used"):
+        evaluate.main([str(run), "--from-predictions"])
+    (run / "predictions.npz").unlink()
+    with pytest.raises(ValueError, match=r"predictions\.npz does not exist yet; make it with: python evaluate\.py"):
+        evaluate.main([str(run), "--from-predictions"])
+    with pytest.raises(ValueError, match="--corrupt needs the model"):
+        evaluate.main([str(run), "--from-predictions", "--corrupt"])
+
+
+def test_the_temperature_is_fitted_on_validation_images(evaluated):
+    held_out, _ = evaluate.load_predictions(Run.open(evaluated), "predictions-val.npz")
+    test, _ = evaluate.load_predictions(Run.open(evaluated), "predictions.npz")
+    scaling = json.loads((evaluated / "metrics.json").read_text())["temperature_scaling"]
+    dataset = load_dataset(Run.open(evaluated).config.data, seed=0)
+    np.testing.assert_array_equal(held_out.labels, dataset.val.labels)
+    assert scaling["temperature"] == metrics.fit_temperature(held_out) != metrics.fit_temperature(test)
+    assert scaling["ece"] == metrics.calibration(metrics.scale_logits(test, scaling["temperature"]))["ece"]
+
+
+def test_flips_are_averaged(evaluated, capsys):
+    evaluate.main([str(evaluated), "--tta", "flip"])
+    run = Run.open(evaluated)
+    flipped, _ = evaluate.load_predictions(run, "predictions-flip.npz")
+    model = restore_model(run.config, run.load_checkpoint("best.pt"))
+    split = load_dataset(run.config.data, seed=0).test
+    images = torch.stack([split.image(i) for i in range(20)])
+    spec = model.input_spec
+    preprocess = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation)
+    with torch.no_grad():
+        mean = (model(preprocess(images)).softmax(1) + model(preprocess(images.flip(-1))).softmax(1)) / 2
+    np.testing.assert_allclose(flipped.probabilities[:20], mean, atol=1e-5)
+    plain, doubled = (json.loads((evaluated / f"metrics{suffix}.json").read_text()) for suffix in ("", "-flip"))
+    assert doubled["gmacs"] == pytest.approx(2 * plain["gmacs"]) and (doubled["tta"], plain["tta"]) == ("flip", None)
+
+
+def test_corrupted_images_are_scored(evaluated, vit_run, tmp_path):
+    evaluate.main([str(evaluated), "--corrupt"])
+    scores = json.loads((evaluated / "corruptions.json").read_text())["corruptions"]
+    assert set(scores) == set(CORRUPTIONS) and all(len(found) == 3 for found in scores.values())
+    assert (evaluated / "figures" / "corruptions.png").stat().st_size > 5000
+    run = Run.open(evaluated)
+    model, split = restore_model(run.config, run.load_checkpoint("best.pt")), load_dataset(run.config.data, seed=0).test
+    dark = torch.stack([(0.1 * image + 0.9 * rgb_to_grayscale(image).float().mean()) for image in split.source.images])
+    changed = Split(
+        Pixels(dark.round().to(torch.uint8), split.source.labels), split.indices, name="test", resident=True
+    )
+    arguments = {"batch_size": 64, "device": torch.device("cpu"), "precision": "fp32"}
+    by_hand = predict_split(model, changed, **arguments).accuracy
+    assert scores["contrast"][2]["accuracy"] == pytest.approx(by_hand, abs=0.03)  # rounding turns a few
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Two seeds of one model and one longer run, evaluated together with corruptions."""
+    folder = tmp_path_factory.mktemp("seeds")
+    path = write_config(folder, TINY_VIT)
+    train.main([str(path), f"output_root={folder}", "train.epochs=1", "name=a-seed0"])
+    train.main([str(path), f"output_root={folder}", "train.epochs=1", "name=a-seed1", "seed=1"])
+    train.main([str(path), f"output_root={folder}", "name=b", "data.val_fraction=0.2", "data.image_size=20"])
+    runs = [str(folder / name) for name in ("a-seed0", "a-seed1", "b")]
+    evaluate.main([*runs, "--corrupt", "--output", str(folder / "report")])
+    return folder / "report"
+
+
+def test_runs_that_differ_in_their_seed_are_one_model(seeds):
+    stored = json.loads((seeds / "comparison.json").read_text())
+    assert {name: found["n"] for name, found in stored["groups"].items()} == {"a": 2, "b": 1}
+    accuracy = [run["accuracy"] for run in stored["runs"]]
+    assert stored["groups"]["a"]["mean"] == pytest.approx(np.mean(accuracy[:2]))
+    [pair] = stored["pairs"]
+    assert (pair["first"], pair["second"], pair["runs"]) == ("a", "b", [2, 1])
+    assert pair["difference"] == pytest.approx(np.mean(accuracy[:2]) - accuracy[2])
+
+
+def test_what_is_unfair_is_named(seeds):
+    caveats = "\n".join(json.loads((seeds / "comparison.json").read_text())["caveats"])
+    assert "Input sizes differ (a: 16x16; b: 20x20)" in caveats
+    assert "Epochs differ (a: 1; b: 2)" in caveats and "Training images differ (a: " in caveats
+    assert "Numbers of seeds (a: 2; b: 1)" in caveats
+    assert "Normalisation" not in caveats and "Pretraining" not in caveats
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.links, self.cells, self.cell = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.links += [values[key] for key in ("src", "href") if key in values]
+        self.images += [values["src"]] if tag == "img" else []
+
+    def handle_data(self, data):
+        self.cells.append(data)
+
+
+def test_the_page_needs_no_other_file(seeds):
+    text = (seeds / "report.html").read_text()
+    page = Page(text)
+    assert page.links == page.images and "url(" not in text and "@import" not in text
+    drawn = sorted(path.read_bytes() for path in seeds.glob("*.png"))
+    assert sorted(base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in page.images) == drawn
+    names = {path.stem for path in seeds.glob("*.png")}
+    expected = {
+        "accuracy",
+        "cost",
+        "overview",
+        "curves",
+        "seeds",
+        "corruptions",
+        "class_differences-1",
+        "disagreements",
+    }
+    assert names == expected
+    stored = json.loads((seeds / "comparison.json").read_text())
+    for run in stored["runs"]:
+        assert run["run"] in page.cells and f"{100 * run['accuracy']:.2f}" in page.cells
+        assert f"{run['params'] / 1e6:.2f}" in page.cells and f"{2 * run['gmacs']:.4g}" in page.cells
+    assert stored["pairs"][0]["sentence"] in page.cells
+    markdown = (seeds / "report.md").read_text()
+    assert all(f"({name}.png)" in markdown for name in names)
+
+
+def test_a_class_without_test_images(tmp_path):
+    make_folder(tmp_path / "data", splits=("train",))
+    make_folder(tmp_path / "data", splits=("test",), classes=("cat",), count=6)
+    values = {
+        "data": {"dataset": "imagefolder", "root": str(tmp_path / "data"), "image_size": 24, "val_fraction": 0.2},
+        "model": {"name": "shallow_vit", "kwargs": {"embed_dim": 16, "num_heads": 2}},
+        "train": {"epochs": 1},
+        "evaluate": {"latency_seconds": 0.01},
+    }
+    path = write_config(tmp_path, values)
+    train.main([str(path), f"output_root={tmp_path}"])
+    train.main([str(path), f"output_root={tmp_path}", "seed=1", "name=other"])
+    evaluate.main([str(tmp_path / "tiny"), str(tmp_path / "other"), "--output", str(tmp_path / "report")])
+    result = json.loads((tmp_path / "tiny" / "metrics.json").read_text())
+    assert result["num_images"] == 6 and result["per_class"]["dog"]["accuracy"] is None
+    assert result["balanced_accuracy"] == result["per_class"]["cat"]["accuracy"] == result["accuracy"]
+
+
+def test_disagreements_come_with_the_largest_spread_first():
+    labels = np.zeros(4, dtype=int)
+    first = Predictions(np.log(np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.7, 0.3]])), labels)
+    second = Predictions(np.log(np.array([[0.2, 0.8], [0.4, 0.6], [0.3, 0.7], [0.6, 0.4]])), labels)
+    assert disagreements([first, second]).tolist() == [0, 1]
+    assert disagreements([first, first]).tolist() == []

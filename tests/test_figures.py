@@ -246,6 +246,47 @@ def test_reliability_diagram_shows_filled_bins_alone():
     assert not layout_faults(figure)
 
 
+def test_reliability_diagram_adds_the_curve_after_temperature_scaling():
+    before = dict(confidence=[np.nan, 0.6, 0.95], accuracy=[np.nan, 0.5, 0.9], counts=[0, 30, 970], ece=0.0515)
+    after = dict(confidence=[0.3, 0.6, np.nan], accuracy=[0.25, 0.62, np.nan], counts=[3000, 70, 0], ece=0.0102)
+    figure = figures.reliability_diagram(**before, scaled=after | {"temperature": 1.434}, title="run")
+    top, bottom = figure.axes
+    np.testing.assert_allclose(top.lines[1].get_xydata(), [[30, 25], [60, 62]])
+    np.testing.assert_array_equal(bottom.patches[-1].get_data().values, after["counts"])
+    assert bottom.get_ylim()[1] > 3000
+    assert "5.15 %" in top.get_title() and "1.02 %" in top.get_title()
+    assert any("T = 1.43" in text.get_text() for text in figure.legends[0].get_texts())
+    assert not layout_faults(figure)
+    assert len(figures.reliability_diagram(**before).axes[0].lines) == 1
+
+
+# Pictures with captions
+
+
+@pytest.mark.parametrize(("size", "count", "columns"), [(28, 20, 5), (224, 20, 5), (32, 1, 5), (64, 7, 3)])
+def test_image_grid_is_readable(size, count, columns):
+    images = [random_image(size, size + 10 * (i % 3)) for i in range(count)]
+    captions = [f"#{i}: n01532829_house_finch\npredicted n01532830_zebra_finch, 99.9 %" for i in range(count)]
+    figure = figures.image_grid(images, captions, columns=columns, title="Most confidently wrong")
+    assert len(figure.axes) == count
+    for axes, image in zip(figure.axes, images, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), image)
+    assert "".join(figure.axes[-1].texts[0].get_text().split()) == "".join(captions[-1].split())
+    assert not layout_faults(figure)
+    assert min(axes.get_window_extent().width for axes in figure.axes) > 1.5 * figure.dpi
+
+
+def test_image_grid_colours_lines_by_correctness():
+    name = "cifar10/vit_base_patch16_224_augreg_lr5e-5"
+    lines = [("label cat", None), (f"{name}: cat 93.1 %", True), ("swin: dog 51.2 %", False)]
+    figure = figures.image_grid([random_image()] * 2, [lines, lines[:1]])
+    texts = figure.axes[0].texts
+    assert [text.get_color() for text in texts] == [style.DARK, style.GREEN, style.VERMILLION]
+    assert [text.get_text()[0] for text in texts] == ["l", "✓", "✗"]
+    assert len(figure.axes[1].texts) == 1
+    assert not layout_faults(figure)
+
+
 # Class activation maps
 
 

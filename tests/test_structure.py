@@ -8,6 +8,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
 STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
+STAGES |= {"comparison_report", "corruptions"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -21,6 +22,9 @@ ALLOWED = {
     "weights": {"architectures", "network"},
     "models": {"config", "weights"},
     "runs": {"config"},
+    "corruptions": {"analysis"},
+    "comparison": {"analysis", "config", "runs"},
+    "comparison_report": {"analysis", "comparison", "config", "console", "corruptions", "data", "runs"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},

@@ -1,0 +1,266 @@
+"""The report over several runs: tables, tests, figures, written into one folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis import comparison_figures, figures, report
+from analysis.metrics import Predictions
+from analysis.report import Section
+from analysis.statistics import compare_pairs, paired_difference, summarize_seeds
+from comparison import (
+    Entry,
+    caveats,
+    check_comparable,
+    group_by_seed,
+    hardware_of,
+    name_runs,
+    read_entry,
+    short,
+    size_of,
+)
+from config import differing_values
+from console import print_result, print_table
+from corruptions import SEVERITIES, severity_curves
+from data import load_dataset
+from runs import Run, comparison_folder, file_suffix
+
+
+def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | None) -> None:
+    """Report over runs that have been evaluated. Raises ValueError if they cannot be compared."""
+    entries = [read_entry(run, name, file_suffix(split, tta)) for run, name in zip(runs, name_runs(runs))]
+    check_comparable(entries)
+    groups = group_by_seed(entries)
+    folder = comparison_folder(list(runs), output)
+    hits = [np.stack([entry.predictions.correct for entry in group]) for group in groups.values()]
+    pairs = compare_pairs(list(groups), hits)
+    seeds = {name: summarize_seeds([e.metrics["accuracy"] for e in group]) for name, group in groups.items()}
+    warnings = caveats(entries, groups)
+    results = [describe(entry) for entry in entries]
+    rows = report.comparison_rows(results)
+    drawn = draw(entries, groups)
+    sections = [
+        Section(
+            "Accuracy",
+            table=report.comparison_rows(results, report.SCORES),
+            figures={"accuracy.png": drawn["accuracy.png"][1]},
+        ),
+        *([Section("Over seeds", table=seed_rows(seeds))] if len(groups) < len(entries) else []),
+        Section("Which differences are real?", findings=[pair["sentence"] for pair in pairs]),
+        Section("Before you conclude", findings=warnings),
+        Section(
+            "Cost", table=report.comparison_rows(results, report.COSTS), figures={"cost.png": drawn["cost.png"][1]}
+        ),
+        Section(
+            "Figures",
+            figures={k: caption for k, (_, caption) in drawn.items() if k not in ("accuracy.png", "cost.png")},
+        ),
+        Section("What the runs differ in", table=setting_rows(entries)),
+        Section("How it was computed", findings=notes(entries, groups)),
+    ]
+    title = f"Comparison of {len(entries)} runs on {entries[0].metrics['num_images']:,} images ({split} split)"
+    written = [folder.save_figure(name, figure) for name, (figure, _) in drawn.items()]
+    images = {name: folder.path(name).read_bytes() for name in drawn}
+    stored = {"split": split, "tta": tta, "runs": results, "pairs": pairs}
+    written = [
+        folder.save_text("report.html", report.to_html(title, sections, images)),
+        folder.save_text("report.md", report.to_markdown(title, sections)),
+        folder.save_json("comparison.json", stored | {"groups": seeds, "caveats": warnings}),
+        folder.save_text("comparison.csv", report.to_csv(rows)),
+        *written,
+    ]
+    shown = ("run", "model", "accuracy (%)", "95 % interval (%)", "parameters (M)", "GMACs", "ms/image")
+    print_table([[row[key] for key in shown] for row in rows], header=shown)
+    for line in [pair["sentence"] for pair in pairs] + [f"caveat: {warning}" for warning in warnings]:
+        print(line)
+    names, accuracies = [entry.name for entry in entries], [entry.metrics["accuracy"] for entry in entries]
+    print_result({"runs": names, "accuracy": accuracies}, written)
+
+
+def notes(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> list[str]:
+    first = entries[0].metrics
+    kinds = dict.fromkeys(f"{hardware_of(e.metrics)}, attention {e.metrics['attention_kernel']}" for e in entries)
+    several = any(len(group) > 1 for group in groups.values())
+    return [
+        f"The same {first['num_images']:,} images for every run, checked by a hash of labels, positions and file names: "
+        f"{first['fingerprint'][:12]}.",
+        "95 % interval of an accuracy: Wilson. Between two runs: paired bootstrap of the difference, and McNemar's test (exact "
+        "up to 50 images on which they disagree, chi-square with continuity correction beyond).",
+        *(["Between models of several seeds: Welch's t-test over their accuracies."] if several else []),
+        f"p-values are corrected after Holm for all {len(groups) * (len(groups) - 1) // 2} pairs.",
+        "GMACs: multiply-accumulates of one image by fvcore with attention counted, whatever kernel computes it; GFLOPs are "
+        "twice that. Reports that skip the fused kernel print the figure beside it.",
+        "Calibration error: 15 bins of equal width, before temperature scaling.",
+        f"Milliseconds: median, batch as stated (ms/image: batch 1), on {' and '.join(kinds)}.",
+        f"Memory: {first['peak_memory_kind']}, its peak in evaluation.",
+    ]
+
+
+# ---------------------------------------------------------------- how it is shown
+
+
+def describe(entry: Entry) -> dict:
+    """What the table shows of a run."""
+    return (
+        {"run": entry.name, "model": entry.run.config.model.name}
+        | entry.metrics
+        | {"image_size": size_of(entry.metrics)}
+    )
+
+
+def seed_rows(seeds: Mapping[str, dict]) -> list[dict[str, str]]:
+    return [
+        {
+            "model": name,
+            "runs": str(found["n"]),
+            "mean accuracy (%)": f"{100 * found['mean']:.2f}",
+            "standard deviation (points)": "-" if found["std"] is None else f"{100 * found['std']:.2f}",
+            "95 % interval of the mean (%)": "-"
+            if found["std"] is None
+            else format_interval(found["mean_ci95"], unit=""),
+        }
+        for name, found in seeds.items()
+    ]
+
+
+def setting_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """Config keys in which the runs differ, a row each."""
+    differing = differing_values([entry.run.config for entry in entries])
+    differing.pop("name", None)
+    return [
+        {"key": key} | {entry.name: short(value) for entry, value in zip(entries, values)}
+        for key, values in differing.items()
+    ]
+
+
+def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Figure, str]]:
+    """File name -> figure and caption."""
+    names = [entry.name for entry in entries]
+    metrics = [entry.metrics for entry in entries]
+    accuracy = [values["accuracy"] for values in metrics]
+    intervals = np.array([values["accuracy_ci95"] for values in metrics])
+    latency = [values["latency_ms"]["1"]["median"] for values in metrics]
+    params = [values["params"] / 1e6 for values in metrics]
+    costs = {"GMACs": [m["gmacs"] for m in metrics], "ms per image, batch 1": latency, "parameters (M)": params}
+    drawn = {
+        "accuracy.png": (
+            comparison_figures.comparison_bars(
+                names, accuracy, intervals=intervals, ylabel="accuracy, 95 % interval", percent=True
+            ),
+            "Accuracy with its 95 % Wilson interval.",
+        ),
+        "cost.png": (
+            comparison_figures.accuracy_against_cost(names, accuracy, intervals, costs),
+            "Accuracy against cost; the line joins the runs that no other run beats in both (Pareto front).",
+        ),
+        "overview.png": (
+            comparison_figures.overview(
+                names,
+                {
+                    "test accuracy": (accuracy, intervals, True),
+                    "top-1 error": ([m["top1_error"] for m in metrics], 1 - intervals[:, ::-1], True),
+                    "model size (M parameters)": (params, None, False),
+                    "inference time (ms/image, batch 1)": (latency, None, False),
+                },
+            ),
+            "Accuracy, error, size and inference time.",
+        ),
+        "curves.png": (
+            comparison_figures.overlaid_curves({entry.name: _columns(entry.run.read_log()) for entry in entries}),
+            "Training curves: loss, accuracy and learning rate by epoch.",
+        ),
+    }
+    if len(groups) < len(entries):
+        seeds = [[entry.metrics["accuracy"] for entry in group] for group in groups.values()]
+        drawn["seeds.png"] = (
+            comparison_figures.grouped_accuracy(list(groups), seeds),
+            "Accuracy of every seed, with mean and standard deviation.",
+        )
+    drawn |= (
+        _draw_targets(entries) | _draw_corruptions(entries) | _draw_differences(groups) | _draw_disagreements(entries)
+    )
+    return drawn
+
+
+def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
+    """Epochs to the validation accuracy at which training was to stop, where runs share such a target."""
+    aiming = [entry for entry in entries if entry.training.get("target") is not None]
+    targets = {round(entry.training["target"], 6) for entry in aiming}
+    if len(targets) != 1:
+        return {}
+    figure = comparison_figures.epochs_to_target(
+        [entry.name for entry in aiming],
+        [entry.training["epochs_run"] for entry in aiming],
+        [entry.training["stopped_because"] == "target_reached" for entry in aiming],
+        target=targets.pop(),
+    )
+    return {"epochs_to_target.png": (figure, "Epochs of training until the validation accuracy reached the target.")}
+
+
+def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
+    tested = {entry.name: severity_curves(entry.corruptions) for entry in entries if entry.corruptions}
+    if not tested:
+        return {}
+    clean = {entry.name: entry.metrics["accuracy"] for entry in entries if entry.corruptions}
+    figure = comparison_figures.accuracy_against_severity(tested, SEVERITIES, clean)
+    return {"corruptions.png": (figure, "Accuracy under corruptions of growing severity; 0 is the clean image.")}
+
+
+def _draw_differences(groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Figure, str]]:
+    """Accuracy of every model less that of the first, class by class (the first run of each where there are seeds)."""
+    (first, reference), *others = [(name, group[0]) for name, group in groups.items()]
+    labels, drawn = reference.predictions.labels, {}
+    for number, (name, entry) in enumerate(others, 1):
+        differences = np.full(len(entry.class_names), np.nan)
+        intervals = np.full((len(entry.class_names), 2), np.nan)
+        for k in np.unique(labels):
+            chosen = labels == k
+            differences[k], intervals[k] = paired_difference(
+                entry.predictions.correct[chosen], reference.predictions.correct[chosen]
+            )
+        figure = comparison_figures.per_class_differences(
+            differences, intervals, entry.class_names, names=(name, first)
+        )
+        caption = f"Accuracy of {name} less that of {first}, class by class, with paired-bootstrap 95 % intervals."
+        drawn[f"class_differences-{number}.png"] = (figure, caption)
+    return drawn
+
+
+def _draw_disagreements(entries: Sequence[Entry], limit: int = 15) -> dict[str, tuple[Figure, str]]:
+    """Images that some runs get right and others wrong, those first on which they are surest of their different minds."""
+    positions = disagreements([entry.predictions for entry in entries])[:limit]
+    if not len(positions):
+        return {}
+    data = entries[0].run.config.data
+    split = load_dataset(data, seed=data.split_seed).split(entries[0].metrics["split"])
+    captions = []
+    for i in positions:
+        lines = [(f"{split.name}-{i}: {entries[0].class_names[split.labels[i]]}", None)]
+        for entry in entries:
+            predicted = entry.predictions.predicted[i]
+            lines.append((f"{entry.name}: {entry.class_names[predicted]}", bool(entry.predictions.correct[i])))
+        captions.append(lines)
+    images = [split.image(int(i)).permute(1, 2, 0).numpy() for i in positions]  # 3 H W -> H W 3
+    return {
+        "disagreements.png": (figures.image_grid(images, captions), "Images that one run gets right and another wrong.")
+    }
+
+
+def disagreements(predictions: Sequence[Predictions]) -> np.ndarray:
+    """Positions of images that some get right and others wrong, by the spread of the true class's probability."""
+    correct = np.stack([p.correct for p in predictions])
+    rows = np.arange(correct.shape[1])
+    truth = np.stack([p.probabilities[rows, p.labels] for p in predictions])
+    split = np.flatnonzero(correct.any(axis=0) & ~correct.all(axis=0))
+    return split[np.argsort(-np.ptp(truth, axis=0)[split], kind="stable")]
+
+
+def _columns(log: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Rows -> columns."""
+    return {key: [row[key] for row in log] for key in log[0]} if log else {}
+
+
+def format_interval(interval: Sequence[float], *, unit: str = " %") -> str:
+    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{unit}"
