@@ -50,15 +50,13 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
 
 def read_entry(run: Run, name: str, suffix: str) -> Entry:
     arrays = run.load_arrays(f"predictions{suffix}.npz", ("logits", "labels", "class_names"))
-    corruptions = f"corruptions{suffix}.json"
+    metrics, corruptions = run.read_json(f"metrics{suffix}.json"), None
+    if run.path(f"corruptions{suffix}.json").is_file():
+        stored = run.read_json(f"corruptions{suffix}.json")
+        corruptions = stored["corruptions"] if stored["checkpoint"] == metrics["checkpoint"] else None
+    predictions = Predictions(arrays["logits"], arrays["labels"])
     return Entry(
-        name,
-        run,
-        run.read_json(f"metrics{suffix}.json"),
-        run.read_json("train.json"),
-        Predictions(arrays["logits"], arrays["labels"]),
-        arrays["class_names"].tolist(),
-        run.read_json(corruptions)["corruptions"] if run.path(corruptions).is_file() else None,
+        name, run, metrics, run.read_json("train.json"), predictions, arrays["class_names"].tolist(), corruptions
     )
 
 

@@ -95,6 +95,7 @@ def notes(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> li
         "Calibration error: 15 bins of equal width, before temperature scaling.",
         f"Milliseconds: median, batch as stated (ms/image: batch 1), on {' and '.join(kinds)}.",
         f"Memory: {first['peak_memory_kind']}, its peak in evaluation.",
+        *[f"Pretrained weights of {entry.name}: {_weights(entry.run)}." for entry in entries if _weights(entry.run)],
     ]
 
 
@@ -255,6 +256,12 @@ def disagreements(predictions: Sequence[Predictions]) -> np.ndarray:
     truth = np.stack([p.probabilities[rows, p.labels] for p in predictions])
     split = np.flatnonzero(correct.any(axis=0) & ~correct.all(axis=0))
     return split[np.argsort(-np.ptp(truth, axis=0)[split], kind="stable")]
+
+
+def _weights(run: Run) -> str | None:
+    """Which pretrained weights a run started from, and under which licence."""
+    source = run.read_json("environment.json").get("pretrained")
+    return source and f"{source['corpus']}, licence {source['license'] or 'unknown'}, SHA-256 {source['sha256'][:12]}"
 
 
 def _columns(log: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

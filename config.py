@@ -93,7 +93,7 @@ class ModelConfig(Section):
     name: str
     """Any timm model name, or one of the project's own (shallow_vit)."""
     pretrained: bool | str = False
-    """false, true (timm's weights for this name, downloaded), or the path of a .pth or .safetensors file."""
+    """false, true (timm's weights for this name), a .pth or .safetensors file, or a folder (timm's local-dir:FOLDER)."""
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*)$")] = "full"
     """What is trained: full | head | last-N (the last N blocks and everything after them)."""
     kwargs: dict[str, Any] = {}

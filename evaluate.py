@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 import distributed
 from analysis import comparison_figures, figures, metrics
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         reasons = [len(runs) == 1 or reason_to_evaluate(run, args) for run in runs]
         for run, reason in zip(runs, reasons):
             if args.from_predictions:
-                recompute(run, args)
+                if distributed.is_main():
+                    recompute(run, args)
             elif reason:
                 evaluate(run, args, device, said=reason if isinstance(reason, str) else None)
             else:
@@ -125,26 +127,8 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
             arrays = {"logits": found.logits, "labels": found.labels, "indices": part.indices.numpy()}
             name = f"predictions{file_suffix(part.name, args.tta)}.npz"
             written.append(run.save_arrays(name, **arrays, class_names=np.array(class_names)))
-    spec = input_spec(model)
-    apply_tuning(model, run.config.model.tune)  # for the count of trainable parameters
-    params, trainable = count_parameters(model)
-    facts = {
-        "params": params,
-        "trainable_params": trainable,
-        **measure_cost(
-            predictor,
-            spec.size,
-            batch_size=min(batch_size, len(split)),
-            seconds=run.config.evaluate.latency_seconds,
-            device=device,
-            context=lambda: autocast(device, precision),
-        ),
+    facts = measure(model, predictor, run, split, device, precision) | {
         "peak_memory_mb": memory,
-        "precision": precision,
-        "image_size": list(spec.size),
-        "mean": list(spec.mean),
-        "std": list(spec.std),
-        "corpus": spec.corpus,
         "fingerprint": split.fingerprint(),
         "train_fingerprint": dataset.train.fingerprint(),
     }
@@ -162,6 +146,25 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
         )
         written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
     finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
+
+
+def measure(
+    model: nn.Module, predictor: nn.Module, run: Run, split: Split, device: torch.device, precision: str
+) -> dict:
+    """What the model is and takes, by the names of ``metrics.json``; ``predictor`` is what is timed."""
+    spec = input_spec(model)
+    apply_tuning(model, run.config.model.tune)  # for the count of trainable parameters
+    params, trainable = count_parameters(model)
+    cost = measure_cost(
+        predictor,
+        spec.size,
+        batch_size=min(run.config.evaluate.batch_size, len(split)),
+        seconds=run.config.evaluate.latency_seconds,
+        device=device,
+        context=lambda: autocast(device, precision),
+    )
+    fed = {"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std), "corpus": spec.corpus}
+    return {"params": params, "trainable_params": trainable, **cost, "precision": precision, **fed}
 
 
 def recompute(run: Run, args: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import timm
@@ -11,7 +11,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from config import Config
-from weights import corpus_of, find_weights, load_weights, pretrained_cfg
+from weights import find_weights, load_weights, pretrained_cfg
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +63,11 @@ def create_model(cfg: Config, *, num_classes: int) -> nn.Module:
     Raises ValueError for an unknown name, arguments that the model refuses, and weights that do not fit.
     """
     model = _build(cfg, num_classes=num_classes)
+    model.input_spec, model.pretrained_from = _input_spec(cfg, None, "none"), None
     if cfg.model.pretrained:
-        path = find_weights(cfg.model.name, cfg.model.pretrained)
-        saved = load_weights(model, path)
-        local = isinstance(cfg.model.pretrained, str)
-        corpus = str(path) if local else corpus_of(pretrained_cfg(cfg.model.name).tag)
-        model.input_spec = _input_spec(cfg, saved and InputSpec.from_dict(saved), corpus)
-    else:
-        model.input_spec = _input_spec(cfg, None, "none")
+        weights = find_weights(cfg.model.name, cfg.model.pretrained)
+        saved = load_weights(model, weights.path) or weights.normalization
+        model.input_spec, model.pretrained_from = _input_spec(cfg, saved, weights.corpus), weights.describe()
     apply_tuning(model, cfg.model.tune)
     return model
 
@@ -111,16 +108,16 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
     return model
 
 
-def _input_spec(cfg: Config, saved: InputSpec | None, corpus: str) -> InputSpec:
+def _input_spec(cfg: Config, saved: Mapping | None, corpus: str) -> InputSpec:
     """Size from the config; normalisation and filter from the weights (``saved`` or timm's), unless the config names them."""
-    weights = saved or pretrained_cfg(cfg.model.name)
+    weights = saved or vars(pretrained_cfg(cfg.model.name))
     if cfg.data.normalization == "model":
-        mean, std = weights.mean, weights.std
+        mean, std = weights["mean"], weights["std"]
     elif isinstance(cfg.data.normalization, str):
         mean, std = NORMALIZATIONS[cfg.data.normalization]
     else:
         mean, std = cfg.data.normalization
-    filter_name = weights.interpolation if cfg.data.interpolation == "model" else cfg.data.interpolation
+    filter_name = weights["interpolation"] if cfg.data.interpolation == "model" else cfg.data.interpolation
     return InputSpec(
         cfg.data.size, tuple(mean), tuple(std), "bilinear" if filter_name == "bilinear" else "bicubic", corpus
     )

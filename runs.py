@@ -80,11 +80,13 @@ class Run(Folder):
         self.config = config
 
     @classmethod
-    def create(cls, directory: str | Path, config: Config, *, device: torch.device) -> "Run":
-        """Make the directory with ``config.yaml`` and ``environment.json``."""
+    def create(
+        cls, directory: str | Path, config: Config, *, device: torch.device, pretrained: dict | None = None
+    ) -> "Run":
+        """Make the directory with ``config.yaml`` and ``environment.json``; ``pretrained``: where the weights come from."""
         run = cls(directory, config)
         run.save_text("config.yaml", config.to_yaml())
-        run.save_json("environment.json", describe_environment(device))
+        run.save_json("environment.json", describe_environment(device) | {"pretrained": pretrained})
         return run
 
     @classmethod

@@ -91,7 +91,7 @@ def train(config: Config, *, device: torch.device, resume: bool = False, overwri
         if run.directory.exists() and overwrite:
             remove_run(run.directory)
         if not (resume and is_run(run.directory)):
-            Run.create(run.directory, config, device=device)
+            Run.create(run.directory, config, device=device, pretrained=model.pretrained_from)
     distributed.barrier()
     trainer = Trainer(run, dataset, model, optimizer, device=device, precision=precision, target=target)
     if resume:

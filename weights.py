@@ -1,8 +1,11 @@
 """Pretrained weights: timm's description of a model, the file that holds them, and loading that says what did not fit."""
 
 import difflib
+import hashlib
+import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -34,34 +37,73 @@ def corpus_of(tag: str) -> str:
     return f"{' then '.join(found)} ({tag})" if found else tag
 
 
-def find_weights(name: str, pretrained: bool | str) -> Path:
-    """The file that ``model.pretrained`` means, downloaded if need be."""
+@dataclass(frozen=True)
+class Weights:
+    """A file of pretrained weights, and what is known of it."""
+
+    path: Path
+    corpus: str
+    license: str | None = None
+    normalization: dict | None = None  # mean, std, interpolation, where a timm folder states them
+
+    def describe(self) -> dict:
+        """Plain values, for ``environment.json``."""
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"file": str(self.path), "corpus": self.corpus, "license": self.license, "sha256": digest}
+
+
+def find_weights(name: str, pretrained: bool | str) -> Weights:
+    """What ``model.pretrained`` means: a file, a folder as timm saves it, or timm's default, downloaded if need be."""
     if isinstance(pretrained, str):
-        path = Path(pretrained)
+        path = Path(pretrained.removeprefix("local-dir:"))
+        if path.is_dir():
+            return _find_in_folder(name, path)
         if not path.is_file():
             raise ValueError(
-                f"model.pretrained = {path}: no such file; give a .pth or .safetensors file, true or false"
+                f"model.pretrained = {path}: no such file or folder; give a .pth or .safetensors file, a folder that timm "
+                "saved (local-dir:FOLDER), true or false"
             )
-        return path
+        return Weights(path, str(path))
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     weights = pretrained_cfg(name)
     if not weights.hf_hub_id:
         raise ValueError(f"timm has no pretrained weights for {name}; set model.pretrained to false or to a file")
     filename = weights.hf_hub_filename or "model.safetensors"
-    cached = try_to_load_from_cache(weights.hf_hub_id, filename)
-    if isinstance(cached, str):
-        return Path(cached)
-    require_network(
-        os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
-        purpose=f"Downloading the weights of {name}",
-        remedy=f"Fetch {filename} of {weights.hf_hub_id} elsewhere and set model.pretrained to its path, or train from "
-        "scratch with model.pretrained=false.",
-    )
+    path = try_to_load_from_cache(weights.hf_hub_id, filename)
+    if not isinstance(path, str):
+        require_network(
+            os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+            purpose=f"Downloading the weights of {name}",
+            remedy=f"Fetch {filename} of {weights.hf_hub_id} elsewhere and set model.pretrained to that file, to the folder "
+            "that holds it and its config.json (local-dir:FOLDER), or copy it into the Hugging Face cache (HF_HOME) and set "
+            "HF_HUB_OFFLINE=1; or train from scratch with model.pretrained=false.",
+        )
+        try:
+            path = hf_hub_download(weights.hf_hub_id, filename)
+        except Exception as error:  # huggingface_hub raises errors of several libraries
+            raise ValueError(f"{weights.hf_hub_id}/{filename} could not be downloaded: {error}") from None
+    return Weights(Path(path), corpus_of(weights.tag), weights.license)
+
+
+def _find_in_folder(name: str, folder: Path) -> Weights:
+    """A folder with config.json and the weights beside it, as timm's ``save_for_hf`` and its hub repositories hold them."""
+    found = [folder / file for file in ("model.safetensors", "pytorch_model.bin") if (folder / file).is_file()]
     try:
-        return Path(hf_hub_download(weights.hf_hub_id, filename))
-    except Exception as error:  # huggingface_hub raises errors of several libraries
-        raise ValueError(f"{weights.hf_hub_id}/{filename} could not be downloaded: {error}") from None
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architecture, cfg = stated["architecture"], stated["pretrained_cfg"]
+        normalization = {key: cfg[key] for key in ("mean", "std", "interpolation")}
+    except (OSError, ValueError, KeyError, TypeError):
+        found = []
+    if not found:
+        raise ValueError(
+            f"model.pretrained = {folder}: it needs a config.json as timm writes it, and model.safetensors"
+        )
+    if architecture != name.split(".")[0]:
+        raise ValueError(f"model.pretrained = {folder}: it holds a {architecture}, not a {name}")
+    tag = cfg.get("tag") or ""
+    return Weights(found[0], corpus_of(tag) if tag else str(folder), cfg.get("license"), normalization)
 
 
 def load_weights(model: nn.Module, path: Path) -> dict | None:

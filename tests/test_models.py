@@ -1,11 +1,16 @@
+import hashlib
+import json
+
 import pytest
 import timm
 import torch
-from conftest import make_config
+from conftest import make_config, write_config
 from safetensors.torch import save_file
+from timm.models._hub import save_for_hf
 from torch import nn
 
 import models
+import train
 from models import apply_tuning, cam_layer, create_model, input_spec, restore_model, train_mode
 from weights import corpus_of, pretrained_cfg
 
@@ -191,6 +196,33 @@ def test_weights_in_the_hub_cache_need_no_network(tmp_path, monkeypatch):
     assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
     assert torch.equal(model.conv1.weight, source.conv1.weight)
     assert input_spec(model).corpus == "ImageNet-1k (a1_in1k)"
+
+
+def test_a_folder_of_timms_is_fine_tuned_from(tmp_path, folder_root):
+    kwargs = {"patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 2}
+    source = timm.create_model("vit_tiny_patch16_224", img_size=24, num_classes=7, **kwargs)
+    source.pretrained_cfg |= {"tag": "test_in21k", "license": "mit", "mean": (0.1, 0.2, 0.3), "input_size": (3, 24, 24)}
+    save_for_hf(source, tmp_path / "weights", safe_serialization=True)
+    values = {
+        "data": {"dataset": "imagefolder", "root": str(folder_root), "image_size": 24, "val_fraction": 0.2},
+        "model": {"name": "vit_tiny_patch16_224", "pretrained": f"local-dir:{tmp_path}/weights", "tune": "head"},
+        "train": {"epochs": 1, "batch_size": 8},
+    }
+    values["model"]["kwargs"] = kwargs
+    train.main([str(write_config(tmp_path, values)), f"output_root={tmp_path}"])
+    checkpoint = torch.load(tmp_path / "tiny" / "best.pt", weights_only=True)
+    for key, tensor in source.state_dict().items():
+        assert key.startswith("head.") or torch.equal(checkpoint["model"][key], tensor), key
+    assert checkpoint["input_spec"]["mean"] == [0.1, 0.2, 0.3]
+    started = json.loads((tmp_path / "tiny" / "environment.json").read_text())["pretrained"]
+    digest = hashlib.sha256((tmp_path / "weights" / "model.safetensors").read_bytes()).hexdigest()
+    assert (started["corpus"], started["license"]) == ("ImageNet-21k (test_in21k)", "mit")
+    assert started["sha256"] == digest
+    with pytest.raises(ValueError, match="it holds a vit_tiny_patch16_224, not a resnet18"):
+        build("resnet18", pretrained=f"{tmp_path}/weights")
+    (tmp_path / "weights" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"needs a config\.json as timm writes it"):
+        build("vit", pretrained=f"local-dir:{tmp_path}/weights")
 
 
 def test_the_corpus_is_read_from_the_tag():
