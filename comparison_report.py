@@ -1,5 +1,6 @@
 """The report over several runs: tables, tests, figures, written into one folder."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +26,12 @@ from config import differing_values
 from console import print_result, print_table
 from corruptions import SEVERITIES, severity_curves
 from data import load_dataset
-from runs import Run, comparison_folder, file_suffix
+from runs import Folder, Run, comparison_folder, file_suffix
+
+NOT_ALIKE = (
+    "Reported numbers are from other code and hardware, and may count other things: 'FLOPs' that are multiply-accumulates "
+    "with the fused attention left out, say."
+)
 
 
 def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | None) -> None:
@@ -40,6 +46,7 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
     warnings = caveats(entries, groups)
     results = [describe(entry) for entry in entries]
     rows = report.comparison_rows(results)
+    reported = report.reported_rows(results, [entry.run.config.reported for entry in entries])
     drawn = draw(entries, groups)
     sections = [
         Section(
@@ -48,6 +55,7 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
             figures={"accuracy.png": drawn["accuracy.png"][1]},
         ),
         *([Section("Over seeds", table=seed_rows(seeds))] if len(groups) < len(entries) else []),
+        *([Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE])] if reported else []),
         Section("Which differences are real?", findings=[pair["sentence"] for pair in pairs]),
         Section("Before you conclude", findings=warnings),
         Section(
@@ -57,12 +65,13 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
             "Figures",
             figures={k: caption for k, (_, caption) in drawn.items() if k not in ("accuracy.png", "cost.png")},
         ),
+        Section("Each run", figures=_own_figures(entries, folder, file_suffix(split, tta))),
         Section("What the runs differ in", table=setting_rows(entries)),
         Section("How it was computed", findings=notes(entries, groups)),
     ]
     title = f"Comparison of {len(entries)} runs on {entries[0].metrics['num_images']:,} images ({split} split)"
     written = [folder.save_figure(name, figure) for name, (figure, _) in drawn.items()]
-    images = {name: folder.path(name).read_bytes() for name in drawn}
+    images = {name: folder.path(name).read_bytes() for section in sections for name in section.figures}
     stored = {"split": split, "tta": tta, "runs": results, "pairs": pairs}
     written = [
         folder.save_text("report.html", report.to_html(title, sections, images)),
@@ -246,6 +255,17 @@ def _draw_disagreements(entries: Sequence[Entry], limit: int = 15) -> dict[str, 
     images = [split.image(int(i)).permute(1, 2, 0).numpy() for i in positions]  # 3 H W -> H W 3
     return {
         "disagreements.png": (figures.image_grid(images, captions), "Images that one run gets right and another wrong.")
+    }
+
+
+def _own_figures(entries: Sequence[Entry], folder: Folder, suffix: str) -> dict[str, str]:
+    """Confusion matrix and accuracy by class of each run, where it has them: path relative to the report -> caption."""
+    kinds = {"confusion_matrix": "Confusion matrix", "per_class_accuracy": "Accuracy by class"}
+    return {
+        os.path.relpath(path, folder.directory): f"{kinds[kind]} of {entry.name}."
+        for entry in entries
+        for kind in kinds
+        if (path := entry.run.path(f"figures/{kind}{suffix}.png")).is_file()
     }
 
 

@@ -17,6 +17,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Rgb = tuple[float, float, float]
+Reported = Literal["accuracy", "top5_accuracy", "loss", "params", "gmacs", "ms_per_image", "peak_memory_mb"]
 
 
 class Section(BaseModel):
@@ -196,6 +197,8 @@ class Config(Section):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    reported: dict[Reported, float] = {}
+    """What others reported of this setup, by the names of metrics.json: shown beside what is measured, used for nothing."""
 
     @model_validator(mode="before")
     @classmethod
@@ -279,7 +282,7 @@ def differing_keys(one: Config, other: Config) -> list[str]:
 
 def differing_values(configs: Sequence[Config]) -> dict[str, list[Any]]:
     """Keys that determine a run's result and in which configs differ, with the value of each."""
-    flat = [_flatten(config.model_dump()) for config in configs]
+    flat = [_flatten(config.model_dump(exclude={"reported"})) for config in configs]
     values = {key: [one.get(key) for one in flat] for key in sorted(set().union(*flat))}
     return {
         key: row

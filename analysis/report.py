@@ -64,6 +64,21 @@ def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCO
     return [{title: _cell(key, _lookup(key, values)) for key, title in columns.items()} for values in metrics]
 
 
+def reported_rows(metrics: Sequence[Mapping], reported: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
+    """Numbers of others (by the names of ``metrics.json``) beside ours, a row per run that has any."""
+    titles = SCORES | COSTS | {"loss": "loss"}
+    keys = [key for key in titles if any(key in numbers for numbers in reported)]
+    rows = []
+    for values, numbers in zip(metrics, reported):
+        if numbers:
+            row = {"run": str(values["run"])}
+            for key in keys:
+                row[f"reported {titles[key]}"] = _cell(key, numbers.get(key))
+                row[titles[key]] = _cell(key, _lookup(key, values))
+            rows.append(row)
+    return rows
+
+
 def to_csv(rows: Sequence[Mapping[str, str]]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
@@ -140,6 +155,8 @@ def _cell(key: str, value) -> str:
         return f"{value:.4g}"
     if key == "ms_per_image":
         return f"{value:.2f}"
+    if key == "loss":
+        return f"{value:.4f}"
     if key in ("images_per_second", "peak_memory_mb"):
         return f"{value:.0f}"
     return str(value)

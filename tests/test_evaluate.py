@@ -193,6 +193,9 @@ def test_corrupted_images_are_scored(evaluated, vit_run, tmp_path):
     assert scores["contrast"][2]["accuracy"] == pytest.approx(by_hand, abs=0.03)  # rounding turns a few
 
 
+REPORTED = "reported={accuracy: 0.9876, gmacs: 16.86}"
+
+
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
     """Two seeds of one model and one longer run, evaluated together with corruptions."""
@@ -200,7 +203,7 @@ def seeds(tmp_path_factory):
     path = write_config(folder, TINY_VIT)
     train.main([str(path), f"output_root={folder}", "train.epochs=1", "name=a-seed0"])
     train.main([str(path), f"output_root={folder}", "train.epochs=1", "name=a-seed1", "seed=1"])
-    train.main([str(path), f"output_root={folder}", "name=b", "data.val_fraction=0.2", "data.image_size=20"])
+    train.main([str(path), f"output_root={folder}", "name=b", "data.val_fraction=0.2", "data.image_size=20", REPORTED])
     runs = [str(folder / name) for name in ("a-seed0", "a-seed1", "b")]
     evaluate.main([*runs, "--corrupt", "--output", str(folder / "report")])
     return folder / "report"
@@ -243,8 +246,12 @@ def test_the_page_needs_no_other_file(seeds):
     text = (seeds / "report.html").read_text()
     page = Page(text)
     assert page.links == page.images and "url(" not in text and "@import" not in text
-    drawn = sorted(path.read_bytes() for path in seeds.glob("*.png"))
-    assert sorted(base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in page.images) == drawn
+    drawn = [path.read_bytes() for path in seeds.glob("*.png")]
+    drawn += [path.read_bytes() for path in seeds.parent.glob("*/figures/confusion_matrix.png")]
+    drawn += [path.read_bytes() for path in seeds.parent.glob("*/figures/per_class_accuracy.png")]
+    assert sorted(base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in page.images) == sorted(
+        drawn
+    )
     names = {path.stem for path in seeds.glob("*.png")}
     expected = {
         "accuracy",
@@ -262,6 +269,7 @@ def test_the_page_needs_no_other_file(seeds):
         assert run["run"] in page.cells and f"{100 * run['accuracy']:.2f}" in page.cells
         assert f"{run['params'] / 1e6:.2f}" in page.cells and f"{2 * run['gmacs']:.4g}" in page.cells
     assert stored["pairs"][0]["sentence"] in page.cells
+    assert {"reported accuracy (%)", "98.76", "reported GMACs", "16.86"} <= set(page.cells)
     markdown = (seeds / "report.md").read_text()
     assert all(f"({name}.png)" in markdown for name in names)
 
