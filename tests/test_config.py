@@ -129,4 +129,4 @@ def test_an_empty_mapping_asks_for_the_required_sections(tmp_path):
     (tmp_path / "tiny.yaml").write_text("")
     with pytest.raises(ValueError, match=r"data is missing.*model is missing"):
         load_config(tmp_path / "tiny.yaml")
-    assert set(Config.model_fields) == {"name", "seed", "output_root", "data", "model", "train", "evaluate"}
+    assert set(Config.model_fields) == {"name", "seed", "output_root", "data", "model", "train", "evaluate", "reported"}
