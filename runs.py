@@ -8,6 +8,7 @@ import contextlib
 import csv
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -236,8 +237,17 @@ def describe_environment(device: torch.device) -> dict:
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "device": torch.cuda.get_device_name(device) if on_cuda else "cpu",
+        "cpu": _cpu_name(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown processor"
 
 
 def _git(*arguments: str) -> str | None:
