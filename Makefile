@@ -1,12 +1,14 @@
 # make quickstart   train, evaluate and explain a small Vision Transformer on embedded data
 # make test         lint, format check and tests
 # make test-slow    seeded runs that must reach a number
+# make study-a      fine-tuned ViT-B/16 and Swin-B at two learning rates (CIFAR-10, CUDA); b: frozen layers; c: five epochs
+#                   finished runs are skipped, unfinished ones resumed; ARGS="data.root=... seed=1" overrides keys
 # make clean        remove what quickstart and the tests made
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart test test-slow lint study-a study-b study-c study clean
 
 quickstart: .venv/installed
 	$(BIN)/python train.py configs/quickstart.yaml --overwrite
@@ -16,6 +18,19 @@ quickstart: .venv/installed
 	@sed -n 1p outputs/quickstart/report.txt
 	@echo "Open these figures:"
 	@ls outputs/quickstart/figures/*.png outputs/quickstart/gradcam/grid-gradcam.png
+
+study-a: ; $(MAKE) study STUDY=cifar10_lr
+study-b: ; $(MAKE) study STUDY=cifar10_freeze
+study-c: ; $(MAKE) study STUDY=cifar10_partial
+
+# One study: its configs trained, explained on ten test images and in numbers, and compared in one report.
+REPORT = outputs/comparisons/$(STUDY)
+IMAGES ?= 3 17 42 107 256 512 777 1024 2048 4096
+study: .venv/installed
+	$(BIN)/python train.py configs/$(STUDY)/*.yaml --resume $(ARGS)
+	$(BIN)/python gradcam.py outputs/$(STUDY)/*/ --index $(IMAGES) --output $(REPORT)
+	$(BIN)/python gradcam.py outputs/$(STUDY)/*/ --analyze 500 --output $(REPORT)
+	$(BIN)/python evaluate.py outputs/$(STUDY)/*/ --corrupt --output $(REPORT)
 
 test: lint
 	$(BIN)/python -m pytest -q
