@@ -1,30 +1,34 @@
 """How good a run's heat maps are, measured on a sample of a split: their form, faithfulness, sanity, and the heads.
 
-`analyze` gives the content of gradcam/statistics.json; `verdict` and `compare` say it in words.
+`analyze` gives the content of gradcam/statistics.json; `analyze_runs` writes it, with figures, for one run or several.
 """
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from analysis import explanation_report
 from analysis import faithfulness as faith
 from analysis.attention import record_attention
 from analysis.attention_heads import attention_distance, attention_entropy
 from analysis.attribution import check_method, heat_maps
+from analysis.explanation_report import BASELINES, verdict
 from analysis.map_statistics import COMMON_GRID, centre_to_edge, map_statistics, resample
 from analysis.randomization import correlation_with_depth
-from analysis.statistics import mean_interval
-from data import Preprocess, Split
+from analysis.report import to_markdown
+from analysis.statistics import estimate
+from console import print_table
+from data import Preprocess, Split, load_dataset
 from devices import autocast, select_precision
-from models import CamLayer, create_model, input_spec
-from runs import Run
+from models import CamLayer, cam_layer, create_model, input_spec, restore_model
+from runs import Run, comparison_folder
 
 METHODS = ("gradcam", "hirescam", "layercam")
-BASELINES = {"random": "a random map", "centre": "a centred Gaussian"}
 ROAD_IMAGES, ATTENTION_IMAGES, RANDOMIZED_IMAGES = 64, 64, 32
 """How many images of the sample the slow measures see: intervals say what that costs."""
 
@@ -94,6 +98,58 @@ def analyze(
         "attention": attention(model, split, indices[:ATTENTION_IMAGES], size, device),
     }
     return result | {"verdict": verdict(result)}, arrays
+
+
+def analyze_runs(
+    runs: Sequence[Run],
+    num_images: int,
+    *,
+    split_name: str,
+    methods: Sequence[str],
+    layer_name: str | None,
+    checkpoint_name: str,
+    seed: int,
+    device: torch.device,
+    output: Path | None,
+) -> list[Path]:
+    """`analyze` each run and write the results into it; several runs are compared in a folder of their own."""
+    results, arrays, written = [], [], []
+    for run in runs:
+        checkpoint = run.load_checkpoint(f"{checkpoint_name}.pt")
+        model = restore_model(run.config, checkpoint).to(device)
+        split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(split_name)
+        layer = cam_layer(model, layer_name)
+        result, own = analyze(
+            run, model, layer, split, methods=methods, num_images=num_images, seed=seed, device=device
+        )
+        result["checkpoint"] = checkpoint_name
+        written += [
+            run.save_json("gradcam/statistics.json", result),
+            run.save_arrays("gradcam/statistics.npz", **own),
+            *[
+                run.save_figure(f"gradcam/{name}.png", figure)
+                for name, figure in explanation_report.figures_of(result).items()
+            ],
+        ]
+        results.append(result)
+        arrays.append(own)
+    sentences = [sentence for result in results for sentence in result["verdict"]]
+    rows = explanation_report.table(results)
+    print_table([list(row.values()) for row in rows], header=list(rows[0]))
+    if len(runs) > 1:
+        compared = explanation_report.compare(results, arrays)
+        sentences += compared
+        folder = comparison_folder(list(runs), output)
+        markdown = to_markdown(
+            f"Explanations of {len(runs)} runs", rows, sentences, explanation_report.NOTES, ["explanations.png"]
+        )
+        written += [
+            folder.save_json("explanations.json", {"runs": results, "table": rows, "pairs": compared}),
+            folder.save_text("explanations.md", markdown),
+            folder.save_figure("explanations.png", explanation_report.statistics_figure(results)),
+        ]
+    print(*sentences, sep="\n")
+    return written
 
 
 def sample_indices(available: int, count: int, seed: int, name: str) -> list[int]:
@@ -208,15 +264,6 @@ def summarize(arrays: Arrays, methods: Sequence[str]) -> dict:
     }
 
 
-def estimate(values: np.ndarray) -> dict:
-    """Mean with its interval over the images that have a value; None without any."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return {"mean": None, "ci95": None, "images": 0}
-    mean, interval = mean_interval(values)
-    return {"mean": float(mean), "ci95": interval.tolist(), "images": len(values)}
-
-
 def randomization(
     run: Run,
     model: nn.Module,
@@ -273,83 +320,3 @@ def attention(
             for one, (distance, entropy) in zip(layers, sums)
         ],
     }
-
-
-# ---------------------------------------------------------------- in words
-
-
-def verdict(result: dict) -> list[str]:
-    """What the numbers of one run say, a sentence each."""
-    run, count, scores = result["run"], result["num_images"], result["faithfulness"]
-    sentences = []
-    for method in result["methods"]:
-        against = {pair["second"]: pair for pair in result["paired"] if pair["first"] == method}
-        known = " and ".join(
-            f"{text} {scores[name]['insertion_blur']['mean']:.2f}"
-            f" (difference {interval(against[name]['insertion_blur'], '+.2f')})"
-            for name, text in BASELINES.items()
-        )
-        above = [against[name]["insertion_blur"]["ci95"][0] > 0 for name in BASELINES]
-        conclusion = {2: "better than both", 0: "not shown to be better than either"}.get(
-            sum(above), f"better than {list(BASELINES.values())[above.index(True)]} only" if any(above) else ""
-        )
-        sentences.append(
-            f"On {count:,} images {run}'s {method} has insertion AUC {interval(scores[method]['insertion_blur'])}, "
-            f"{known}: {conclusion}."
-        )
-        if blank := result["maps"][method]["blank"]:
-            sentences.append(f"{run}'s {method} is blank on {blank} of {count:,} images; there it counts as random.")
-    sentences += [ranking(result)] if len(result["methods"]) > 1 else []
-    for method in result["methods"]:
-        end = result["randomization"][method][-1]
-        if end["mean"] is not None:
-            sentences.append(
-                f"With all weights of {run} randomised, {method}'s rank correlation with the trained model's map is "
-                f"{interval(end)}."
-            )
-    return sentences
-
-
-def ranking(result: dict) -> str:
-    """Which method inserts best, and which of the others it is not shown to beat on these images."""
-    scores, methods = result["faithfulness"], result["methods"]
-    best = max(methods, key=lambda method: scores[method]["insertion_blur"]["mean"])
-    level = []
-    for pair in result["paired"]:
-        if best in (pair["first"], pair["second"]) and not {pair["first"], pair["second"]} & set(BASELINES):
-            low, high = pair["insertion_blur"]["ci95"]
-            if low <= 0 <= high:
-                level.append(pair["second"] if pair["first"] == best else pair["first"])
-    beaten = [method for method in methods if method != best and method not in level]
-    text = f"By insertion {best} is the most faithful of {result['run']}'s {len(methods)} methods"
-    text += f", ahead of {' and '.join(beaten)}" if beaten else ""
-    return text + (f", not distinguishable from {' and '.join(level)}" if level else "") + "."
-
-
-def interval(values: dict, form: str = ".2f") -> str:
-    """0.61 [0.59, 0.63]."""
-    low, high = values["ci95"]
-    return f"{values['mean']:{form}} [{low:{form}}, {high:{form}}]"
-
-
-def compare(results: Sequence[dict], arrays: Sequence[Arrays]) -> list[str]:
-    """Sentences on every pair of runs: whose maps gain more over a random map, paired over the same images.
-
-    Raises ValueError if the runs were not analyzed on the same images.
-    """
-    for own in arrays:
-        if any(not np.array_equal(own[key], arrays[0][key]) for key in ("indices", "labels")):
-            raise ValueError("the runs were analyzed on different images; compare runs of one dataset and split_seed")
-    sentences = []
-    for i, j in itertools.combinations(range(len(results)), 2):
-        first, second = results[i], results[j]
-        for method in [m for m in first["methods"] if m in second["methods"]]:
-            gains = [own[f"{method}/insertion_blur"] - own["random/insertion_blur"] for own in (arrays[i], arrays[j])]
-            difference = estimate(gains[0] - gains[1])
-            low, high = difference["ci95"]
-            who = "not distinguishable" if low <= 0 <= high else f"{(first if low > 0 else second)['run']}'s is better"
-            sentences.append(
-                f"{method}: insertion AUC above a random map {gains[0].mean():+.2f} for {first['run']}, "
-                f"{gains[1].mean():+.2f} for {second['run']}, difference {interval(difference, '+.2f')}: {who}."
-            )
-    return sentences

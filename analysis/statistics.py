@@ -52,6 +52,15 @@ def mean_interval(
     return mean, np.stack(result.confidence_interval, -1)
 
 
+def estimate(values: np.ndarray) -> dict:
+    """``mean_interval`` of the finite ones of N values, as plain values: mean, ci95, images; None without any."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return {"mean": None, "ci95": None, "images": 0}
+    mean, interval = mean_interval(values)
+    return {"mean": float(mean), "ci95": interval.tolist(), "images": len(values)}
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """p-value of McNemar's test that two classifiers err equally often (McNemar 1947; Edwards 1948).
 

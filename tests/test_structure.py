@@ -8,6 +8,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
 STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
+STAGES |= {"explanation_quality"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -22,6 +23,7 @@ ALLOWED = {
     "models": {"config", "weights"},
     "runs": {"config"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
+    "explanation_quality": {"analysis", "console", "data", "devices", "models", "runs"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
     "architectures": {"architectures"},
@@ -50,7 +52,7 @@ def test_imports_point_one_way(path):
     assert imported(path) <= ALLOWED[unit]
 
 
-@pytest.mark.parametrize("name", ["style", "figures", "cam_figures", "comparison_figures"])
+@pytest.mark.parametrize("name", ["style", "figures", "cam_figures", "comparison_figures", "explanation_figures"])
 def test_figures_know_no_torch(name):
     tree = ast.parse((PROJECT / "analysis" / f"{name}.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
