@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import comparison_figures, figures, report
+from analysis import comparison_figures, explanation_report, figures, report
 from analysis.metrics import Predictions
 from analysis.report import Section
 from analysis.statistics import compare_pairs, paired_difference, summarize_seeds
@@ -65,6 +65,7 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
             "Figures",
             figures={k: caption for k, (_, caption) in drawn.items() if k not in ("accuracy.png", "cost.png")},
         ),
+        *_explanations(entries, folder),
         Section("Each run", figures=_own_figures(entries, folder, file_suffix(split, tta))),
         Section("What the runs differ in", table=setting_rows(entries)),
         Section("How it was computed", findings=notes(entries, groups)),
@@ -256,6 +257,20 @@ def _draw_disagreements(entries: Sequence[Entry], limit: int = 15) -> dict[str, 
     return {
         "disagreements.png": (figures.image_grid(images, captions), "Images that one run gets right and another wrong.")
     }
+
+
+def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
+    """What gradcam.py found: its grids in the folder of the comparison, and its numbers where all runs have them."""
+    grids = {path.name: "What the models look at." for path in sorted(folder.directory.glob("grid-*.png"))}
+    sections = [Section("What the models look at", figures=grids)] if grids else []
+    runs = [entry.run for entry in entries]
+    if all(run.path("gradcam/statistics.npz").is_file() for run in runs):
+        results = [run.read_json("gradcam/statistics.json") for run in runs]
+        keys = [f"{method}/insertion_blur" for method in ("random", *results[0]["methods"])]
+        arrays = [run.load_arrays("gradcam/statistics.npz", ["indices", "labels", *keys]) for run in runs]
+        folder.save_figure("explanations.png", explanation_report.statistics_figure(results))
+        sections.append(explanation_report.section(results, arrays, ["explanations.png"]))
+    return sections
 
 
 def _own_figures(entries: Sequence[Entry], folder: Folder, suffix: str) -> dict[str, str]:

@@ -3,9 +3,11 @@
     python gradcam.py outputs/quickstart --random 6
     python gradcam.py outputs/quickstart --image photo.jpg --target 3
     python gradcam.py outputs/vit outputs/swin --index 3 17 42
+    python gradcam.py outputs/vit outputs/swin --analyze 500
 
 Writes for each image gradcam/<image>-<method>.png, .npy (raw map on the layer's grid) and .json into the run; for several
-images a grid beside them, for several runs a grid of images x runs in outputs/comparisons/.
+images a grid beside them, for several runs a grid of images x runs in outputs/comparisons/. --analyze measures the maps
+instead: gradcam/statistics.json with figures, and for several runs explanations.json in outputs/comparisons/.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+import explanation_quality
 from analysis import cam_figures
 from analysis.attribution import METHODS, REMEDY, check_method, heat_maps, map_statistics
 from console import print_result, print_table, run_script
@@ -61,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_method(args.method)
     device = select_device(args.device)
     runs = [Run.open_finished(directory) for directory in dict.fromkeys(args.runs)]
+    if args.analyze is not None:
+        analyze(runs, args, device)
+        return
     columns = []
     for run in runs:
         checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
@@ -90,8 +96,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--image", nargs="+", type=Path, metavar="FILE", help="image files of any size and mode")
     images.add_argument("--index", nargs="+", type=int, metavar="I", help="positions in the split, from 0")
     images.add_argument("--random", type=int, metavar="N", help="N random images of the split")
-    parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="for --index and --random")
-    parser.add_argument("--seed", type=int, default=0, help="of --random")
+    images.add_argument("--analyze", type=int, metavar="N", help="measure the maps of N random images of the split")
+    parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="where the images come from")
+    parser.add_argument("--seed", type=int, default=0, help="of --random and --analyze")
     parser.add_argument("--method", default="gradcam", help=f"{', '.join(METHODS)}")
     parser.add_argument("--layer", help="name of the layer to look at (default: chosen by the architecture)")
     parser.add_argument("--target", metavar="CLASS", help="class to explain, by name or number; 'label': the true one")
@@ -99,6 +106,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     return parser.parse_args(argv)
+
+
+def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> None:
+    """--analyze: numbers instead of pictures, of the usual methods and of --method."""
+    if args.target is not None:
+        raise ValueError("--analyze explains the predicted class of every image; leave --target away")
+    written = explanation_quality.analyze_runs(
+        runs,
+        args.analyze,
+        split_name=args.split,
+        methods=list(dict.fromkeys([*explanation_quality.METHODS, args.method])),
+        layer_name=args.layer,
+        checkpoint_name=args.checkpoint,
+        seed=args.seed,
+        device=device,
+        output=args.output,
+    )
+    print_result({"runs": [run.config.name for run in runs], "images": args.analyze}, written)
 
 
 def choose_pictures(args: argparse.Namespace, run: Run) -> list[Picture]:

@@ -8,7 +8,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
 STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
-STAGES |= {"comparison_report", "corruptions"}
+STAGES |= {"comparison_report", "corruptions", "explanation_quality"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -26,6 +26,7 @@ ALLOWED = {
     "comparison": {"analysis", "config", "runs"},
     "comparison_report": {"analysis", "comparison", "config", "console", "corruptions", "data", "runs"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
+    "explanation_quality": {"analysis", "console", "data", "devices", "models", "runs"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
     "architectures": {"architectures"},
@@ -54,7 +55,7 @@ def test_imports_point_one_way(path):
     assert imported(path) <= ALLOWED[unit]
 
 
-@pytest.mark.parametrize("name", ["style", "figures", "cam_figures", "comparison_figures"])
+@pytest.mark.parametrize("name", ["style", "figures", "cam_figures", "comparison_figures", "explanation_figures"])
 def test_figures_know_no_torch(name):
     tree = ast.parse((PROJECT / "analysis" / f"{name}.py").read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
