@@ -95,7 +95,9 @@ def faithfulness_curves(
         tidy(axes)
     for axes in grid[count:]:
         axes.remove()
-    figure.supxlabel("share of the image (%), most important first", fontsize=LABEL_SIZE)
+    for axes in grid[max(count - columns, 0) : count]:  # below, a label of the whole figure would meet the legend
+        axes.set_xlabel("share of the image (%), most important first")
+        axes.xaxis.label.set_size(LABEL_SIZE)
     figure.supylabel("probability of the explained class (%)", fontsize=LABEL_SIZE)
     shared_legend(figure)
     return figure
@@ -151,7 +153,8 @@ def attention_heads(
     panels = (("mean attention distance (pixels)", distance), ("mean attention entropy (nats)", entropy))
     for axes, (ylabel, values) in zip(figure.subplots(1, 2), panels):
         _heads_of_layers(axes, values)
-        axes.set(ylabel=ylabel, ylim=(0, None), xlim=(-0.6, len(layers) - 0.4))
+        top = 1.08 * max(float(np.max(heads)) for heads in values)
+        axes.set(ylabel=ylabel, ylim=(0, top or 1), xlim=(-0.6, len(layers) - 0.4))
         axes.set_xticks(range(len(layers)), labels, rotation=90)
         tidy(axes, grid="y")
     shared_legend(figure)
