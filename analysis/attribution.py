@@ -106,13 +106,11 @@ def heat_maps(
 def _own_maps(model, layer, to_maps, images, targets, method, context, channels) -> np.ndarray:
     if method == "gradrollout":
         parts = zip(images.split(ROLLOUT_BATCH), torch.tensor(list(targets)).split(ROLLOUT_BATCH))
-        with context():
-            maps = [gradient_rollout(model, part, chosen.tolist()) for part, chosen in parts]
+        maps = [gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts]
         return torch.cat(maps).cpu().numpy()
     with torch.inference_mode():
         if method == "rollout":
-            with context():
-                maps = torch.cat([attention_rollout(model, part) for part in images.split(ROLLOUT_BATCH)])
+            maps = torch.cat([attention_rollout(model, x, context=context) for x in images.split(ROLLOUT_BATCH)])
         elif method == "scorecam":
             maps = score_cam(model, layer, to_maps, images, targets, context=context, channels=channels)
         else:

@@ -32,24 +32,24 @@ def score_cam(
 
     Args:
         context: in which the masked passes run, such as autocast; the channels themselves are kept as the model is.
-        channels: take the channels of each image that vary most over the grid alone. Another, coarser map.
+        channels: measure only so many channels of each image, those that vary most over the grid; the others get the
+            mean of the measured scores. Faster, and not the same map.
     """
     activations = _activations(model, layer, to_maps, images)  # B C h w
     maps = []
     for image, activation, target in zip(images, activations, targets):
-        if channels is not None:
-            strongest = activation.flatten(1).std(dim=1).topk(min(channels, len(activation))).indices
-            activation = activation[strongest]
+        strongest = activation.flatten(1).std(dim=1).argsort(descending=True)[:channels]
         scores = []
-        for part in activation.split(BATCH.get(images.device.type, 16)):
+        for part in activation[strongest].split(BATCH[images.device.type]):
             masks = F.interpolate(part[None], image.shape[1:], mode="bilinear", align_corners=True)[0]  # n H W
-            low, high = masks.aminmax(dim=-1, keepdim=True)
-            low, high = low.amin(dim=1, keepdim=True), high.amax(dim=1, keepdim=True)
-            masks = masks.sub_(low).div_(high - low + 1e-8)
+            low, high = masks.amin(dim=(1, 2), keepdim=True), masks.amax(dim=(1, 2), keepdim=True)
+            masks = (masks - low) / (high - low + 1e-8)
             with context():
                 logits = model(image * masks[:, None])
             scores.append(logits[:, target].float())
-        maps.append(torch.einsum("c,chw->hw", torch.cat(scores).softmax(0), activation))
+        scores = torch.cat(scores)
+        all_scores = scores.mean().repeat(len(activation)).index_copy(0, strongest, scores)
+        maps.append(torch.einsum("c,chw->hw", all_scores.softmax(0), activation))
     return torch.stack(maps)
 
 
@@ -71,7 +71,7 @@ def ablation_cam(
     maps = []
     for image, activation, target in zip(images, activations, targets):
         scores = []
-        for part in torch.arange(-1, len(activation), device=images.device).split(BATCH.get(images.device.type, 16)):
+        for part in torch.arange(-1, len(activation), device=images.device).split(BATCH[images.device.type]):
             with context(), _without_channels(layer, to_maps, part):
                 logits = model(image.expand(len(part), -1, -1, -1))
             scores.append(logits[:, target].float())

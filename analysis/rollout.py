@@ -7,7 +7,8 @@ that of the full matrices.
 Legend: B images, R rows, T tokens of a layer (class tokens first), W windows, M heads, N tokens of a window, h w the grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from analysis.attention import AttentionLayer, record_attention
 
 
-def attention_rollout(model: nn.Module, images: Tensor) -> Tensor:
+def attention_rollout(
+    model: nn.Module, images: Tensor, *, context: Callable[[], AbstractContextManager] = nullcontext
+) -> Tensor:
     """Attention rollout (Abnar and Zuidema 2020, section 3): the share of each patch in what the classifier reads.
 
     Each layer mixes tokens by (A + I) / 2, A being the mean over its heads and I standing for the residual connection; the
@@ -24,18 +27,26 @@ def attention_rollout(model: nn.Module, images: Tensor) -> Tensor:
 
     Args:
         images: preprocessed B 3 H W.
+        context: in which the model runs, such as autocast.
     Returns:
         B h w, on the first layer's grid; not negative; sums to 1 less what stays on class tokens.
     Raises:
         ValueError: no attention over a grid of patches, or pooled in another way.
     """
-    _, layers = record_attention(model, images)
+    with context():
+        _, layers = record_attention(model, images)
     prefix = getattr(model, "num_prefix_tokens", 0)
     rows = _pooling(model, layers[-1]).expand(len(images), 1, -1)
     return _as_maps(roll_out(layers, rows, prefix), layers[0], prefix)
 
 
-def gradient_rollout(model: nn.Module, images: Tensor, targets: Sequence[int]) -> Tensor:
+def gradient_rollout(
+    model: nn.Module,
+    images: Tensor,
+    targets: Sequence[int],
+    *,
+    context: Callable[[], AbstractContextManager] = nullcontext,
+) -> Tensor:
     """Gradient-weighted rollout: the relevance of each patch for one class per image.
 
     The self-attention rule of Chefer et al. (2021), "Generic Attention-model Explainability", equations 5 and 6: each layer
@@ -45,12 +56,14 @@ def gradient_rollout(model: nn.Module, images: Tensor, targets: Sequence[int]) -
     Args:
         images: preprocessed B 3 H W.
         targets: the class to explain, one per image.
+        context: in which the model runs, such as autocast.
     Returns:
         B h w, on the first layer's grid; not negative, no unit.
     Raises:
         ValueError: as `attention_rollout`, or no gradient reaches the attention.
     """
-    logits, layers = record_attention(model, images, gradients=True)
+    with context():
+        logits, layers = record_attention(model, images, gradients=True)
     scores = logits[torch.arange(len(images)), list(targets)].sum()
     if not scores.requires_grad:
         raise ValueError(f"gradrollout: no gradient of the class score reaches the attention of {type(model).__name__}")
