@@ -2,7 +2,8 @@
 
 import difflib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import timm
@@ -186,18 +187,38 @@ def cam_layer(model: nn.Module, name: str | None = None) -> CamLayer:
     modules = dict(model.named_modules())
     if name is not None and name not in modules:
         nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
-        raise ValueError(f"--layer {name}: the model has no such layer; nearest: {', '.join(nearest) or 'none'}")
-    names = [name] if name else _default_cam_layers(model)
-    shapes = _output_shapes(model, {n: modules[n] for n in names})
-    for candidate in reversed(names):
-        layout = _layout(model, modules[candidate], shapes.get(candidate))
-        if layout and (name or layout[0] != (1, 1)):
-            return CamLayer(candidate, modules[candidate], *layout)
+        hint = f"nearest: {', '.join(nearest) or 'none'}; --list-layers shows all"
+        raise ValueError(f"--layer {name}: the model has no such layer; {hint}")
+    shapes = _output_shapes(model)
+    for candidate in [name] if name else reversed(_default_cam_layers(model)):
+        layer = _describe_layer(model, candidate, shapes.get(candidate))
+        if layer and (name or layer.grid != (1, 1)):
+            return layer
     raise ValueError(
-        f"--layer {name}: its output {shapes.get(name)} is not a map over the image"
+        f"--layer {name}: its output {shapes.get(name)} is not a map over the image; --list-layers shows those that are"
         if name
         else f"no layer of {type(model).__name__} keeps a grid larger than 1x1 at this image size; name one with --layer"
     )
+
+
+def cam_layers(model: nn.Module) -> list[tuple[CamLayer, bool]]:
+    """Every layer with weights whose output is a map of more than one cell, in the order of computation.
+
+    Beside each: whether the gradient of the logits reaches its cells; where it does not, maps by gradient are blank.
+    """
+    modules = dict(model.named_modules())
+    found = [_describe_layer(model, name, shape) for name, shape in _output_shapes(model).items()]
+    layers = [x for x in found if x and x.grid != (1, 1) and any(True for _ in modules[x.name].parameters())]
+    outputs: dict[str, Tensor] = {}
+    with _outputs(model, {layer.name: layer.module for layer in layers}, outputs.__setitem__), torch.enable_grad():
+        images = torch.randn(1, 3, *input_spec(model).size, device=next(model.parameters()).device)
+        logits = model(images.requires_grad_())
+        wanted = [outputs[layer.name] for layer in layers]
+        gradients = torch.autograd.grad(logits.sum(), wanted, allow_unused=True) if logits.requires_grad else ()
+    reached = [
+        gradient is not None and bool(layer.to_maps(gradient).any()) for layer, gradient in zip(layers, gradients)
+    ]
+    return list(zip(layers, reached or [False] * len(layers)))
 
 
 def _default_cam_layers(model: nn.Module) -> list[str]:
@@ -210,42 +231,59 @@ def _default_cam_layers(model: nn.Module) -> list[str]:
     return [info["module"] for info in getattr(model, "feature_info", [])]
 
 
-def _output_shapes(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
-    shapes = {}
+@contextmanager
+def _outputs(model: nn.Module, modules: dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """The model in evaluation mode, ``see(name, output)`` called for each of the modules that runs."""
 
-    def remember(name):
-        def hook(module, args, output):
-            if isinstance(output, Tensor):
-                shapes[name] = tuple(output.shape)
+    def hook_of(name):
+        return lambda module, args, output: see(name, output) if isinstance(output, Tensor) else None
 
-        return hook
-
-    handles = [module.register_forward_hook(remember(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items() if name]
     training = model.training
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device))
+        model.eval()
+        yield
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
+
+
+def _output_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """By module, for one image, in the order in which they are done."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    see = lambda name, output: shapes.__setitem__(name, tuple(output.shape))  # noqa: E731
+    with _outputs(model, dict(model.named_modules()), see), torch.inference_mode():
+        model(torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device))
     return shapes
 
 
-def _layout(model: nn.Module, module: nn.Module, shape: tuple[int, ...] | None):
-    """Grid (h, w) of an output and the function that makes it B C h w; None if it is no map."""
-    if shape is None or len(shape) not in (3, 4):
+def _describe_layer(model: nn.Module, name: str, shape: tuple[int, ...] | None) -> CamLayer | None:
+    """How an output of this shape (for one image) becomes a map; None if it is none."""
+    module, above = model.get_submodule(name), [model.get_submodule(n) for n in _ancestors(name)]
+    inside_attention = any(hasattr(parent, "attn_drop") for parent in above)  # heads and windows, not places
+    if shape is None or len(shape) not in (3, 4) or shape[0] != 1 or inside_attention:
         return None
     if len(shape) == 4:
         # Swin in timm carries B h w C everywhere but in the convolution that embeds the patches.
         if getattr(model, "output_fmt", "NCHW") == "NHWC" and not isinstance(module, nn.Conv2d):
-            return tuple(shape[1:3]), lambda x: x.permute(0, 3, 1, 2)  # B h w C -> B C h w
-        return tuple(shape[2:]), lambda x: x
-    # B N C tokens: class and register tokens first, then the grid row by row, shaped as the image is.
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    height, width = input_spec(model).size
-    rows = max(1, round(((shape[1] - prefix) * height / width) ** 0.5))
-    columns = (shape[1] - prefix) // rows
-    if rows * columns != shape[1] - prefix:
+            return CamLayer(name, module, tuple(shape[1:3]), lambda x: x.permute(0, 3, 1, 2))  # B h w C -> B C h w
+        return CamLayer(name, module, tuple(shape[2:]), lambda x: x)
+    # B N C tokens: class and register tokens first (behind the patch embedding), then the grid row by row.
+    owner = next((parent for parent in reversed(above) if hasattr(parent, "input_resolution")), None)
+    grid = owner.input_resolution if owner else getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if not grid:
         return None
-    return (rows, columns), lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+    rows, columns = grid
+    prefix = shape[1] - rows * columns
+    if prefix not in (0, getattr(model, "num_prefix_tokens", 0)):
+        return None
+    return CamLayer(
+        name, module, (rows, columns), lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+    )
+
+
+def _ancestors(name: str) -> list[str]:
+    """Of ``a.b.c``: the model itself, ``a``, ``a.b``."""
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(len(parts))]

@@ -2,48 +2,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from conftest import make_config
 from PIL import Image
-from pytorch_grad_cam.utils.image import scale_cam_image
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import gradcam
-from analysis.attribution import METHODS, heat_maps
+from analysis.attribution import heat_maps
 from data import Preprocess
-from models import cam_layer, create_model, input_spec, restore_model
+from models import cam_layer, input_spec, restore_model
 from runs import Run
 from sources import open_image
-
-FAMILIES = {
-    "shallow_vit": ({"name": "shallow_vit"}, 32),
-    "vit": ({"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 8, "depth": 2}}, [32, 48]),
-    "vit_mean": ({"name": "vit_tiny_patch16_224", "kwargs": {"depth": 2, "global_pool": "avg", "patch_size": 8}}, 32),
-    "swin": (
-        {
-            "name": "swin_tiny_patch4_window7_224",
-            "kwargs": {"patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]},
-        },
-        32,
-    ),
-    "resnet": ({"name": "resnet18"}, 64),
-}
-
-
-def build(family):
-    """A model with random weights that are large enough for its maps to have structure."""
-    torch.manual_seed(0)
-    model, size = FAMILIES[family]
-    model = create_model(make_config(data={"image_size": size}, model=model), num_classes=6).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
-    return model
-
-
-def random_images(model, count):
-    return torch.randn(count, 3, *input_spec(model).size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -52,83 +18,6 @@ def photo(tmp_path_factory):
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (40, 60, 3)).astype(np.uint8)).save(path)
     return path
-
-
-# ---------------------------------------------------------------- maps against grad-cam called by hand
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_maps_equal_grad_cam_called_by_hand(family, method):
-    model = build(family)
-    images, layer = random_images(model, 4), cam_layer(model)
-    targets = model(images).argmax(1).tolist()  # what speaks for them makes a map that is not blank
-    (rows, columns), prefix = layer.grid, getattr(model, "num_prefix_tokens", 0)
-    by_hand = {
-        "resnet": None,
-        "swin": lambda x: x.permute(0, 3, 1, 2),
-    }.get(family, lambda x: x[:, prefix:].reshape(len(x), rows, columns, -1).permute(0, 3, 1, 2))
-    module = dict(model.named_modules())[layer.name]
-    library = METHODS[method](model, [module], reshape_transform=by_hand)
-    expected = library(images, [ClassifierOutputTarget(target) for target in targets])
-    library.activations_and_grads.release()
-
-    maps = heat_maps(model, layer.module, layer.to_maps, images, targets, method=method, faults={})
-    assert maps.shape == (4, rows, columns)
-    for ours, theirs in zip(maps, expected):
-        scaled = scale_cam_image(scale_cam_image(ours[None], images.shape[:1:-1]))[0]  # as the library does
-        np.testing.assert_allclose(scaled, theirs, atol=1e-3)
-
-
-def test_each_image_has_its_own_target():
-    model = build("vit")
-    images, layer = random_images(model, 1).expand(2, -1, -1, -1), cam_layer(model)
-    both = heat_maps(model, layer.module, layer.to_maps, images, [1, 4])
-    alone = [heat_maps(model, layer.module, layer.to_maps, images[:1], [target])[0] for target in (1, 4)]
-    np.testing.assert_allclose(both, alone, rtol=1e-4, atol=1e-7)
-    assert np.abs(both[0] - both[1]).max() > 1e-4
-
-
-def test_frozen_models_are_explained():
-    model = build("vit").requires_grad_(False)
-    layer = cam_layer(model)
-    assert heat_maps(model, layer.module, layer.to_maps, random_images(model, 1), [0]).max() > 0
-
-
-def test_hooks_are_gone_afterwards():
-    model = build("vit")
-    layer, images = cam_layer(model), random_images(model, 2)
-    before = model(images)
-    heat_maps(model, layer.module, layer.to_maps, images, [0, 1])
-    assert not layer.module._forward_hooks
-    assert torch.equal(model(images), before)
-
-
-# ---------------------------------------------------------------- no silently wrong map
-
-
-@pytest.mark.parametrize("name", ["blocks.1", "norm", "blocks.1.norm2"])
-def test_behind_the_last_attention_a_class_token_gives_a_blank_map(name):
-    model = build("vit")
-    layer = cam_layer(model, name)
-    with pytest.raises(ValueError, match=rf"gradcam at {name}: the map is blank.*norm1"):
-        heat_maps(model, layer.module, layer.to_maps, random_images(model, 1), [0], layer_name=name)
-
-
-def test_maps_that_say_nothing_are_errors():
-    model = build("resnet")
-    layer = cam_layer(model)
-    images = random_images(model, 1)
-    with pytest.raises(ValueError, match="did you mean gradcam"):
-        heat_maps(model, layer.module, layer.to_maps, images, [0], method="grad-cam")
-    with torch.no_grad():
-        model.conv1.weight.fill_(float("nan"))
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        heat_maps(model, layer.module, layer.to_maps, images, [0])
-    small = create_model(make_config(data={"image_size": 32}, model={"name": "resnet18"}), num_classes=6).eval()
-    layer = cam_layer(small, "layer4")
-    with pytest.raises(ValueError, match="grid is 1x1"):
-        heat_maps(small, layer.module, layer.to_maps, random_images(small, 1), [0])
 
 
 # ---------------------------------------------------------------- the script

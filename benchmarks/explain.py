@@ -1,0 +1,163 @@
+"""Heat maps per second of this project (B) against grad-cam called as its README shows (A), on the same model and images.
+
+    python benchmarks/explain.py                                       # ViT-S and Swin-T, 32 images; Score-CAM of one image
+    python benchmarks/explain.py --methods scorecam --channels 128     # also Score-CAM of the 128 strongest channels
+
+A: the library's class, with the layer and the reshape_transform that are right, one image at a time, fp32.
+B: `analysis.attribution.heat_maps`, all images in batches, in fp32 and in bf16 autocast.
+
+Weights and images are random (images smooth, so that maps have structure). A and B run in one process and in turn; figures
+are medians over the rounds. On CPU, per CPU-second counts the CPU time of the process, which other load on the machine
+disturbs less than the clock; on CUDA the clock counts. Beside each ratio stands the Spearman correlation of B's maps with
+A's over the pixels: its mean over the images and its smallest.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["TQDM_DISABLE"] = "1"  # grad-cam shows a bar per image
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_grad_cam import GradCAM, ScoreCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from scipy.stats import spearmanr
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis.attribution import heat_maps
+from config import Config
+from devices import autocast, keep_freed_memory, select_device
+from models import CamLayer, cam_layer, create_model
+
+LIBRARY = {"gradcam": GradCAM, "scorecam": ScoreCAM}
+MODELS = ["vit_small_patch16_224", "swin_tiny_patch4_window7_224"]
+
+
+def by_hand(model, layer: CamLayer, images: torch.Tensor, targets: list[int], method: str) -> np.ndarray:
+    """A: maps of the size of the images, in [0, 1], B H W."""
+    rows, columns = layer.grid
+
+    def vit(x):
+        return x[:, 1:].reshape(len(x), rows, columns, -1).permute(0, 3, 1, 2)
+
+    def swin(x):
+        return x.permute(0, 3, 1, 2)
+
+    model.requires_grad_(True)
+    maps = []
+    with LIBRARY[method](model, [layer.module], reshape_transform=vit if hasattr(model, "cls_token") else swin) as cam:
+        for image, target in zip(images, targets):
+            maps.append(cam(input_tensor=image[None], targets=[ClassifierOutputTarget(target)])[0])
+    return np.stack(maps)
+
+
+def ours(model, layer: CamLayer, images, targets, method: str, precision: str, channels: int | None, batch: int):
+    """B: maps on the layer's grid, B h w."""
+    parts = []
+    for start in range(0, len(images), batch):
+        part, chosen = images[start : start + batch], targets[start : start + batch]
+        options = dict(context=lambda: autocast(images.device, precision), channels=channels, faults={})
+        parts.append(heat_maps(model, layer.module, layer.to_maps, part, chosen, method=method, **options))
+    return np.concatenate(parts)
+
+
+def timed(call: Callable, device: torch.device) -> tuple[np.ndarray, dict[str, float]]:
+    clock, cpu = time.perf_counter(), time.process_time()
+    maps = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return maps, {"per_second": time.perf_counter() - clock, "per_cpu_second": time.process_time() - cpu}
+
+
+def agreement(maps: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """Spearman correlation with the library's maps, after the library's own rescaling."""
+    size = expected.shape[:0:-1]  # width, height
+    scaled = [scale_cam_image(scale_cam_image(map_[None], size))[0] for map_ in maps]
+    ranks = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(scaled, expected)]
+    return {"mean": float(np.mean(ranks)), "min": float(np.min(ranks))}
+
+
+def compare(model, images: torch.Tensor, method: str, variants: dict, rounds: int, batch: int) -> dict:
+    layer, device = cam_layer(model), images.device
+    with torch.no_grad():
+        targets = torch.cat([model(part) for part in images.split(batch)]).argmax(1).tolist()
+    sides = {"A": lambda: by_hand(model, layer, images, targets, method)}
+    for name, (precision, channels) in variants.items():
+        sides[name] = lambda p=precision, c=channels: ours(model, layer, images, targets, method, p, c, batch)
+    warm = len(images) if device.type == "cuda" else 1
+    for precision, _ in variants.values():
+        ours(model, layer, images[:warm], targets[:warm], "gradcam", precision, None, batch)
+    times, maps = {name: [] for name in sides}, {}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            maps[name], seconds = timed(side, device)
+            times[name].append(seconds)
+    unit = "per_second" if device.type == "cuda" else "per_cpu_second"
+    results = {"images": len(images), "unit": unit}
+    for name in sides:
+        results[name] = {"maps": len(images) / statistics.median(seconds[unit] for seconds in times[name])}
+        if name != "A":
+            ratios = [a[unit] / b[unit] for a, b in zip(times["A"], times[name])]
+            results[name] |= {"ratio": statistics.median(ratios), "rank_correlation": agreement(maps[name], maps["A"])}
+    return results
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="names of timm's ViTs and Swins")
+    parser.add_argument("--methods", nargs="+", default=list(LIBRARY), choices=list(LIBRARY))
+    parser.add_argument("--images", type=int, default=32, help="for gradcam")
+    parser.add_argument("--score-images", type=int, default=1, help="for scorecam, which takes a pass per channel")
+    parser.add_argument("--channels", type=int, nargs="*", default=[], help="also Score-CAM of so many channels")
+    parser.add_argument("--image-size", type=int, help="default: the model's")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3, help="of gradcam; scorecam runs once")
+    parser.add_argument("--device")
+    parser.add_argument("--output", type=Path, default=Path("outputs/explain.json"), help="where the results go")
+    args = parser.parse_args(argv)
+    device = select_device(args.device)
+    keep_freed_memory()
+    on_cuda = device.type == "cuda"
+    results = {"device": torch.cuda.get_device_name(device) if on_cuda else f"cpu, {torch.get_num_threads()} threads"}
+    for name in args.models:
+        size = args.image_size or 224
+        config = Config.model_validate(
+            {"name": "benchmark", "data": {"dataset": "cifar10", "image_size": size}, "model": {"name": name}}
+        )
+        torch.manual_seed(0)
+        model = create_model(config, num_classes=10).to(device).eval()
+        for method in args.methods:
+            count = args.images if method == "gradcam" else args.score_images
+            noise = torch.randn(count, 3, size // 16, size // 16, device=device)
+            images = F.interpolate(noise, size=(size, size), mode="bicubic")
+            variants = {"B fp32": ("fp32", None), "B bf16": ("bf16", None)}
+            if method == "scorecam":
+                variants |= {f"B bf16, {k} channels": ("bf16", k) for k in args.channels}
+            result = compare(
+                model, images, method, variants, args.rounds if method == "gradcam" else 1, args.batch_size
+            )
+            results[f"{name} {method}"] = result
+            unit = result["unit"].replace("_", " ")
+            print(f"{name} {method} of {count} images: maps {unit}: A {result['A']['maps']:.3g}")
+            for variant in variants:
+                values = result[variant]
+                ranks = values["rank_correlation"]
+                print(f"  {variant:>20} {values['maps']:8.3g}  ratio {values['ratio']:5.2f}  "
+                      f"rank correlation {ranks['mean']:.4f} (smallest {ranks['min']:.4f})", flush=True)  # fmt: skip
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"wrote {args.output}")
+    print(f"result: {json.dumps(results)}")
+
+
+if __name__ == "__main__":
+    main()
