@@ -14,10 +14,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, calculate_drop_path_rates, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from architectures.swin_weights import convert_weights as checkpoint_filter_fn  # the name that timm looks for
+from architectures.registry import register_variants
+from architectures.swin_weights import convert_weights as checkpoint_filter_fn  # noqa: F401  (timm's name)
 
 logger = logging.getLogger(__name__)
 
@@ -360,16 +361,4 @@ default_cfgs = generate_default_cfgs(
         "swin_32px.untrained": dict(input_size=(3, 32, 32), **TIMMS),
     }
 )
-
-
-def _register(name: str) -> None:
-    def build(pretrained: bool = False, **kwargs) -> Swin:
-        kwargs = {**VARIANTS[name], **kwargs}
-        return build_model_with_cfg(Swin, name, pretrained, pretrained_filter_fn=checkpoint_filter_fn, **kwargs)
-
-    build.__name__ = build.__qualname__ = name
-    register_model(build)
-
-
-for _name in VARIANTS:
-    _register(_name)
+register_variants(Swin, VARIANTS)
