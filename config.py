@@ -92,7 +92,7 @@ class DataConfig(Section):
 
 class ModelConfig(Section):
     name: str
-    """Any timm model name, or one of the project's own (shallow_vit)."""
+    """Any timm model name, or one of the project's own (shallow_vit, swin_t, swin_32px, ...: see architectures/)."""
     pretrained: bool | str = False
     """false, true (timm's weights for this name), a .pth or .safetensors file, or a folder (timm's local-dir:FOLDER)."""
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*)$")] = "full"
@@ -163,6 +163,8 @@ class TrainConfig(Section):
     """Only use algorithms on CUDA that repeat bit for bit, where they are slower, too."""
     compile: Literal["auto"] | bool = "auto"
     """torch.compile; auto: on CUDA for runs of at least 1.5 million images, which repay the minute that it takes."""
+    log_test: bool = False
+    """Log the test accuracy of every epoch, for a curve: nothing is chosen or stopped by it."""
     tensorboard: bool = False
     """Write TensorBoard scalars into the run, too (package tensorboard)."""
 

@@ -33,6 +33,7 @@ LOG_COLUMNS = (
     "seconds",
     "images_per_second",
 )
+TEST_COLUMNS = ("test_loss", "test_accuracy")  # of runs with train.log_test
 PACKAGES = ("torch", "torchvision", "timm", "grad-cam", "scikit-learn", "matplotlib", "fvcore", "numpy", "pillow")
 
 
@@ -141,9 +142,11 @@ class Run(Folder):
     def save_log(self, rows: Iterable[dict]) -> Path:
         """Rewrite ``log.csv``; an epoch that was not run has no row, a value that does not exist an empty cell."""
 
+        columns = LOG_COLUMNS + TEST_COLUMNS if self.config.train.log_test else LOG_COLUMNS
+
         def writer(path):
             with path.open("w", newline="", encoding="utf-8") as file:
-                table = csv.DictWriter(file, LOG_COLUMNS)
+                table = csv.DictWriter(file, columns)
                 table.writeheader()
                 table.writerows(rows)
 

@@ -148,6 +148,7 @@ class Trainer:
         self.cfg = cfg = run.config.train
         self.run, self.dataset, self.model, self.optimizer = run, dataset, model, optimizer
         self.device, self.precision, self.target = device, precision, target
+        self.watched = ("val", "test") if cfg.log_test else ("val",)  # nothing is chosen by the second
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         spec = input_spec(model)
         self.augment = Augment(run.config.data.augment)
@@ -175,7 +176,7 @@ class Trainer:
                 row = self.train_epoch(len(log))
                 if not math.isfinite(row["train_loss"]):
                     stopped_because = "non_finite_loss"
-                    log.append(row | {"val_loss": None, "val_accuracy": None})
+                    log.append(row | {f"{name}_{key}": None for name in self.watched for key in ("loss", "accuracy")})
                     break
                 row |= self.validate()
                 self.state.end_epoch(row)
@@ -266,17 +267,20 @@ class Trainer:
         return sums
 
     def validate(self) -> dict:
-        """Loss and accuracy on the validation split; null where nothing is held out."""
-        if not len(self.dataset.val):
-            return {"val_loss": None, "val_accuracy": None}
-        predictions = predict_split(
-            self.state.evaluated,
-            self.dataset.val,
-            batch_size=self.run.config.evaluate.batch_size,
-            device=self.device,
-            precision=self.precision,
-        )
-        return {"val_loss": predictions.loss, "val_accuracy": predictions.accuracy}
+        """Loss and accuracy on the splits that are watched; null where nothing is held out."""
+        row = {}
+        for name in self.watched:
+            row |= {f"{name}_loss": None, f"{name}_accuracy": None}
+            if len(self.dataset.split(name)):
+                predictions = predict_split(
+                    self.state.evaluated,
+                    self.dataset.split(name),
+                    batch_size=self.run.config.evaluate.batch_size,
+                    device=self.device,
+                    precision=self.precision,
+                )
+                row |= {f"{name}_loss": predictions.loss, f"{name}_accuracy": predictions.accuracy}
+        return row
 
 
 def report(run: Run) -> None:

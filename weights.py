@@ -136,13 +136,13 @@ def load_weights(model: nn.Module, path: Path) -> dict | None:
     if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
         state = {key: value for key, value in state.items() if key not in head_keys}
         wanted = {key: value for key, value in wanted.items() if key not in head_keys}
-    problems = [f"{key} is missing" for key in wanted if key not in state]
-    problems += [f"{key} is not part of the model" for key in state if key not in wanted]
-    problems += [
+    problems = [
         f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
         for key in wanted
         if key in state and state[key].shape != wanted[key].shape
     ]
+    problems += [f"{key} is missing" for key in wanted if key not in state]
+    problems += [f"{key} is not part of the model" for key in state if key not in wanted]
     if problems:
         more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")

@@ -6,9 +6,10 @@ import torch
 import yaml
 from conftest import TINY_VIT, write_config
 
+import evaluate
 import train
 from checkpoints import TrainingState
-from runs import LOG_COLUMNS, Run
+from runs import LOG_COLUMNS, TEST_COLUMNS, Run
 
 
 def run_files(directory):
@@ -226,3 +227,18 @@ def test_the_quickstart_reaches_its_accuracy(tmp_path):
         evaluate.main([str(tmp_path / f"seed{seed}")])
         accuracies.append(json.loads((tmp_path / f"seed{seed}" / "metrics.json").read_text())["accuracy"])
     assert sum(accuracies) / 3 >= 0.985
+
+
+def test_the_test_split_is_logged_only_when_asked_and_changes_nothing(tmp_path, vit_run):
+    path = write_config(tmp_path, TINY_VIT)
+    train.main([str(path), f"output_root={tmp_path}", "train.log_test=true"])
+    asked, plain = Run.open(tmp_path / "tiny"), Run.open(vit_run)
+    assert tuple(asked.read_log()[0]) == LOG_COLUMNS + TEST_COLUMNS
+    assert all(0 < row["test_accuracy"] <= 1 and row["test_loss"] > 0 for row in asked.read_log())
+    columns = ("train_loss", "val_loss", "val_accuracy")
+    assert [[row[key] for key in columns] for row in asked.read_log()] == [
+        [row[key] for key in columns] for row in plain.read_log()
+    ]
+    evaluate.main([str(asked.directory)])
+    last = asked.read_log()[asked.read_json("train.json")["best_epoch"] - 1]
+    assert asked.read_json("metrics.json")["accuracy"] == pytest.approx(last["test_accuracy"])
