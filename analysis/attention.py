@@ -60,12 +60,13 @@ def _hooks(model: nn.Module, recorded: dict[str, Tensor], count: int, gradients:
     """Fill ``recorded`` with weights by layer for ``count`` images; yields {layer: (block of a windowed layer, its grid)}."""
     blocks: dict[str, tuple] = {}
 
-    def remember_weights(name):
+    def remember_weights(name, num_heads):
         def hook(module, args, weights):  # the dropout behind the softmax
             if gradients and not weights.requires_grad:
                 weights = weights.detach().requires_grad_()
-            recorded[name] = weights.unflatten(0, (count, -1))  # B*W M N N -> B W M N N
-            return recorded[name].flatten(0, 1)  # what is recorded stays part of the graph
+            # B*W M N N, or B W*M N N, -> B W M N N
+            recorded[name] = weights.reshape(count, -1, num_heads, *weights.shape[2:])
+            return recorded[name].reshape(weights.shape)  # what is recorded stays part of the graph
 
         return hook
 
@@ -78,7 +79,7 @@ def _hooks(model: nn.Module, recorded: dict[str, Tensor], count: int, gradients:
     handles = []
     for name, module in model.named_modules():
         if isinstance(getattr(module, "attn_drop", None), nn.Module):
-            handles.append(module.attn_drop.register_forward_hook(remember_weights(name)))
+            handles.append(module.attn_drop.register_forward_hook(remember_weights(name, module.num_heads)))
         if hasattr(module, "shift_size") and hasattr(module, "attn"):
             handles.append(module.register_forward_pre_hook(remember_block(f"{name}.attn")))
     try:
@@ -89,6 +90,9 @@ def _hooks(model: nn.Module, recorded: dict[str, Tensor], count: int, gradients:
 
 
 def _describe(model: nn.Module, name: str, weights: Tensor, images: Tensor, windowed: tuple | None) -> AttentionLayer:
+    module = model.get_submodule(name)
+    if hasattr(module, "token_positions"):  # the project's own Swin says it itself
+        return AttentionLayer(name, weights, module.token_positions().to(weights.device), module.grid)
     if windowed:
         block, grid = windowed
         positions = window_positions(grid, tuple(block.window_size), tuple(block.shift_size)).to(weights.device)

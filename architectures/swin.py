@@ -96,7 +96,8 @@ class WindowAttention(nn.Module):
         self.fused_attn = True
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.relative_position_bias_table = None
+        self.attn_drop = nn.Identity()  # where attention can be looked at
+        self.grid, self.relative_position_bias_table = grid, None
         if relative_position_bias:
             rows = (2 * window[0] - 1) * (2 * window[1] - 1)
             self.relative_position_bias_table = nn.Parameter(trunc_normal_(torch.empty(rows, num_heads), std=0.02))
@@ -118,6 +119,13 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # N N h -> h N N
         return bias if self.mask is None else (bias + self.mask[:, None]).flatten(0, 1)
 
+    def token_positions(self) -> Tensor:
+        """The cell of the grid, row by row, behind each token of each window, int64 (Y X) N; -1 for padding."""
+        cells = torch.arange(1, self.grid[0] * self.grid[1] + 1).view(1, *self.grid, 1)
+        for step in self.before:
+            cells = step(cells)
+        return window_partition(cells, self.window).flatten(3).flatten(0, 2) - 1
+
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         for step in self.before:
             x = step(x)
@@ -132,7 +140,7 @@ class WindowAttention(nn.Module):
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None])
         else:
             scores = (q * self.scale) @ k.transpose(-2, -1)
-            x = (scores if bias is None else scores + bias).softmax(-1) @ v
+            x = self.attn_drop((scores if bias is None else scores + bias).softmax(-1)) @ v
         x = x.reshape(batch, down, across, self.num_heads, *self.window, -1).permute(0, 1, 2, 4, 5, 3, 6)
         x = window_reverse(x).flatten(3)  # B Y X Mh Mw h d -> B H W (h d)
         for step in self.after:

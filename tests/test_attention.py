@@ -17,6 +17,18 @@ MODELS = {
         },
         [20, 28],  # grids 10 x 14 and 5 x 7: neither is whole windows
     ),
+    "own_swin": ({"name": "swin_32px", "kwargs": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}}, [20, 28]),
+    "own_swin_as_timms": (
+        {
+            "name": "swin_32px",
+            "kwargs": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4], "mask_padding": False},
+        },
+        [20, 28],
+    ),
+    "own_swin_whole_windows": (
+        {"name": "swin_32px", "kwargs": {"embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}},
+        32,
+    ),
 }
 
 
