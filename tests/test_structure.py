@@ -7,7 +7,8 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
-STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
+PARTS = {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
+STAGES = FOUNDATION | PARTS | {"explanation", "explanation_figures"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -22,6 +23,8 @@ ALLOWED = {
     "models": {"config", "weights"},
     "runs": {"config"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
+    "explanation": {"analysis", "data", "devices", "models", "runs", "sources"},
+    "explanation_figures": {"analysis", "explanation"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
     "architectures": {"architectures"},
