@@ -1,92 +1,74 @@
 """Explain predictions: where in an image is the evidence for a class?
 
     python gradcam.py outputs/quickstart --random 6
-    python gradcam.py outputs/quickstart --image photo.jpg --target 3
+    python gradcam.py outputs/quickstart --image photo.jpg --target cat dog
     python gradcam.py outputs/vit outputs/swin --index 3 17 42
+    python gradcam.py outputs/vit --index 3 17 42 --method gradcam hirescam rollout
+    python gradcam.py outputs/vit --list-layers
     python gradcam.py outputs/vit outputs/swin --analyze 500
 
-Writes for each image gradcam/<image>-<method>.png, .npy (raw map on the layer's grid) and .json into the run; for several
-images a grid beside them, for several runs a grid of images x runs in outputs/comparisons/. --analyze measures the maps
-instead: gradcam/statistics.json with figures, and for several runs explanations.json in outputs/comparisons/.
+Writes for each image gradcam/<image>-<method>.png, .npy (raw map on the layer's grid) and .json into the run, and where
+several layers or targets are asked for, their names behind the method's. Several images or maps of each: a grid beside
+them; several runs: a grid of images x runs in outputs/comparisons/. --analyze measures the maps instead of drawing them:
+gradcam/statistics.json with figures, and for several runs explanations.json in outputs/comparisons/.
 """
 
 import argparse
-import time
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from torch import Tensor, nn
 
 import explanation_quality
-from analysis import cam_figures
-from analysis.attribution import METHODS, REMEDY, check_method, heat_maps, map_statistics
+from analysis.attribution import METHODS, check_method, map_statistics, uses_layer
 from console import print_result, print_table, run_script
-from data import Preprocess, Split, load_dataset
 from devices import select_device
-from models import CamLayer, cam_layer, input_spec, restore_model
+from explanation import (
+    Column,
+    Explanation,
+    check_targets,
+    choose_targets,
+    explain,
+    find_remedy,
+    pick_pictures,
+    predict_pictures,
+    read_pictures,
+)
+from explanation_figures import caption, grid, overview
+from models import cam_layer, cam_layers, restore_model
 from runs import Run, comparison_folder
-from sources import fit_image, open_image
-
-
-@dataclass(frozen=True)
-class Picture:
-    name: str
-    """What its files are called."""
-    pixels: Tensor
-    """uint8 3 H W."""
-    label: int | None
-    """True class, where it is known."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    picture: Picture
-    map: np.ndarray | None
-    """float32 h w, raw; None if something is wrong with it."""
-    fault: str | None
-    """What is wrong with the map."""
-    target: int
-    """The class that is explained."""
-    probabilities: np.ndarray
-    """K."""
-
-    @property
-    def prediction(self) -> int:
-        return int(self.probabilities.argmax())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    check_method(args.method)
+    check_arguments(args)
     device = select_device(args.device)
     runs = [Run.open_finished(directory) for directory in dict.fromkeys(args.runs)]
     if args.analyze is not None:
         analyze(runs, args, device)
         return
-    columns = []
+    if args.list_layers:
+        for run in runs:
+            list_layers(run, args, device)
+        return
+    columns = [column for run in runs for column in explain_run(run, args, device)]
+    for name in args.layer or []:
+        if name not in {"default", *(column.layer.name for column in columns if column.layer)}:
+            raise ValueError(f"--layer {name}: no run has such a layer; --list-layers shows those of each")
     for run in runs:
-        checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
-        class_names = checkpoint["class_names"]
-        model = restore_model(run.config, checkpoint).to(device)
-        layer = cam_layer(model, args.layer)
-        pictures = choose_pictures(args, run)
-        targets = choose_targets(args.target, class_names, pictures)
-        start = time.perf_counter()
-        explanations = explain(model, layer, pictures, targets, args.method, run.config.evaluate.batch_size)
-        seconds = (time.perf_counter() - start) / len(pictures)
-        written = save(run, explanations, layer, args, class_names, seconds)
-        report(run, explanations, layer, class_names, written)
-        columns.append((run.config.name, class_names, explanations))
+        save_run(run, [column for column in columns if column.run is run], args)
     if len(runs) > 1:
         save_comparison(runs, columns, args)
-    faulty = [e for _, _, explanations in columns for e in explanations if e.fault]
+    faulty = [column for column in columns if column.remedy]
     if faulty:
-        first = f"{faulty[0].picture.name}: {faulty[0].fault}"
-        raise ValueError(f"{args.method} at {layer.name}: {len(faulty)} of the maps say nothing ({first}); {REMEDY}")
+        faults = [e for e in faulty[0].explanations if e.fault]
+        more = f" (and maps of {len(faulty) - 1} more columns)" if len(faulty) > 1 else ""
+        first = f"{faults[0].picture.name}: {faults[0].fault}"
+        raise ValueError(
+            f"{faulty[0].place}: {len(faults)} of the maps say nothing ({first}){more}; {faulty[0].remedy}"
+        )
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -97,27 +79,53 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--index", nargs="+", type=int, metavar="I", help="positions in the split, from 0")
     images.add_argument("--random", type=int, metavar="N", help="N random images of the split")
     images.add_argument("--analyze", type=int, metavar="N", help="measure the maps of N random images of the split")
+    images.add_argument("--list-layers", action="store_true", help="show what --layer can be, and stop")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="where the images come from")
     parser.add_argument("--seed", type=int, default=0, help="of --random and --analyze")
-    parser.add_argument("--method", default="gradcam", help=f"{', '.join(METHODS)}")
-    parser.add_argument("--layer", help="name of the layer to look at (default: chosen by the architecture)")
-    parser.add_argument("--target", metavar="CLASS", help="class to explain, by name or number; 'label': the true one")
+    parser.add_argument("--method", nargs="+", default=["gradcam"], metavar="M", help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--layer", nargs="+", metavar="NAME", help="layers to look at (default: by the architecture)")
+    parser.add_argument(
+        "--target", nargs="+", metavar="CLASS", help="by name or number; 'label': the true one (default: the predicted)"
+    )
+    parser.add_argument("--shared-scale", action="store_true", help="one colour scale for each row of a grid")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster, hardly different"
+    )
+    parser.add_argument("--channels", type=int, metavar="K", help="scorecam: measure the K strongest channels alone")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to explain")
     parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     return parser.parse_args(argv)
 
 
+def check_arguments(args: argparse.Namespace) -> None:
+    for method in args.method:
+        check_method(method)
+    for option in ("method", "layer"):
+        values = getattr(args, option) or []
+        twice = [value for i, value in enumerate(values) if value in values[:i]]
+        if twice:
+            raise ValueError(f"--{option} {twice[0]} is given twice; give each once")
+    if args.layer and not any(map(uses_layer, args.method)):
+        raise ValueError(
+            f"--layer has no effect on {', '.join(args.method)}, which follows attention through all layers"
+        )
+    if args.channels is not None and ("scorecam" not in args.method or args.channels < 1):
+        raise ValueError(f"--channels {args.channels}: should be at least 1, and is for --method scorecam alone")
+
+
 def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> None:
     """--analyze: numbers instead of pictures, of the usual methods and of --method."""
     if args.target is not None:
         raise ValueError("--analyze explains the predicted class of every image; leave --target away")
+    if len(args.layer or []) > 1:
+        raise ValueError("--analyze looks at one layer; name one")
     written = explanation_quality.analyze_runs(
         runs,
         args.analyze,
         split_name=args.split,
-        methods=list(dict.fromkeys([*explanation_quality.METHODS, args.method])),
-        layer_name=args.layer,
+        methods=list(dict.fromkeys([*explanation_quality.METHODS, *args.method])),
+        layer_name=args.layer[0] if args.layer else None,
         checkpoint_name=args.checkpoint,
         seed=args.seed,
         device=device,
@@ -126,178 +134,135 @@ def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> 
     print_result({"runs": [run.config.name for run in runs], "images": args.analyze}, written)
 
 
-def choose_pictures(args: argparse.Namespace, run: Run) -> list[Picture]:
-    """The images that the command line asks for, as ``run``'s model is fed them."""
+def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> list[Column]:
+    """A column for each method, layer and target; a layer that this run lacks is left to the other runs."""
+    checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
+    class_names, batch_size = checkpoint["class_names"], run.config.evaluate.batch_size
+    model = restore_model(run.config, checkpoint).to(device)
+    names = args.layer or ["default"]
+    if len(args.runs) > 1:
+        modules = dict(model.named_modules())
+        names = [name for name in names if name in modules or name == "default"]
+    layers = [cam_layer(model, None if name == "default" else name) for name in names]
     if args.image:
-        cfg = run.config.data
-        images = [fit_image(open_image(path), cfg.size, cfg.photo_filter) for path in args.image]
-        return [Picture(path.stem, image, None) for path, image in zip(args.image, images)]
-    split: Split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(args.split)
-    indices = args.index
-    if args.random is not None:
-        if not 1 <= args.random <= len(split):
-            raise ValueError(
-                f"--random {args.random}: the {args.split} split has {len(split)} images; ask for 1 to that"
-            )
-        indices = np.sort(np.random.default_rng(args.seed).choice(len(split), args.random, replace=False)).tolist()
-    return [Picture(f"{args.split}-{i}", split.image(i), int(split.labels[i])) for i in indices]
+        pictures = read_pictures(run, args.image)
+    else:
+        pictures = pick_pictures(run, args.split, indices=args.index, random=args.random, seed=args.seed)
+    check_targets(args.target or [], class_names, pictures)
+    probabilities = predict_pictures(model, pictures, batch_size)
+    columns = []
+    for method in args.method:
+        for layer in layers if uses_layer(method) else [None]:
+            for target in args.target or [None]:
+                targets = choose_targets(target, class_names, pictures, probabilities)
+                options = dict(method=method, batch_size=batch_size, precision=args.precision)
+                options["channels"] = args.channels if method == "scorecam" else None
+                explanations = explain(model, layer, pictures, targets, probabilities, **options)
+                faulty = next((e for e in explanations if e.fault), None)
+                remedy = find_remedy(model, method, layer, faulty) if faulty else None
+                columns.append(Column(run, class_names, method, layer, target, explanations, remedy))
+    return columns
 
 
-def choose_targets(target: str | None, class_names: list[str], pictures: list[Picture]) -> list[int] | None:
-    """The class to explain in each picture; None: the predicted one."""
-    if target is None:
-        return None
-    if target in class_names:  # first, since a class may be called by a number
-        return [class_names.index(target)] * len(pictures)
-    if target == "label":
-        if any(picture.label is None for picture in pictures):
-            raise ValueError("--target label: an image file has no label; name a class")
-        return [picture.label for picture in pictures]
-    if target.isdecimal() and int(target) < len(class_names):
-        return [int(target)] * len(pictures)
-    raise ValueError(
-        f"--target {target}: not a class; classes: {', '.join(class_names)}, or 0 to {len(class_names) - 1}"
-    )
+# ---------------------------------------------------------------- what is written
 
 
-def explain(
-    model: nn.Module,
-    layer: CamLayer,
-    pictures: list[Picture],
-    targets: list[int] | None,
-    method: str,
-    batch_size: int,
-) -> list[Explanation]:
-    """Probabilities and heat maps in float32, in batches."""
-    spec, device = input_spec(model), next(model.parameters()).device
-    preprocess = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(device)
-    explanations = []
-    for start in range(0, len(pictures), batch_size):
-        batch = pictures[start : start + batch_size]
-        images = preprocess(torch.stack([picture.pixels for picture in batch]).to(device))
-        with torch.no_grad():
-            probabilities = model(images).float().softmax(dim=1).cpu().numpy()
-        chosen = probabilities.argmax(axis=1).tolist() if targets is None else targets[start : start + batch_size]
-        faults: dict[int, str] = {}
-        maps = heat_maps(
-            model, layer.module, layer.to_maps, images, chosen, method=method, layer_name=layer.name, faults=faults
+def save_run(run: Run, columns: list[Column], args: argparse.Namespace) -> None:
+    """Pictures, raw maps and JSON of a run, a grid where there are several, and the table of them all."""
+    written = [save_map(column, e, args) for column in columns for e in column.explanations if e.map is not None]
+    if sum(len(column.explanations) for column in columns) > 1:
+        written.append(run.save_figure(f"gradcam/{grid_name(args)}.png", grid(columns, shared_scale=args.shared_scale)))
+    rows = [
+        (
+            e.picture.name,
+            "-" if e.picture.label is None else column.class_names[e.picture.label],
+            caption(e, column.class_names),
+            column.class_names[e.target],
+            column.place,
+            e.fault or f"{e.map.max():.3g}",
         )
-        for i, picture in enumerate(batch):
-            map_ = None if i in faults else maps[i]
-            explanations.append(Explanation(picture, map_, faults.get(i), chosen[i], probabilities[i]))
-    return explanations
+        for column in columns
+        for e in column.explanations
+    ]
+    print_table(rows, header=("image", "label", "prediction", "explained", "by", "largest value"))
+    maps = [column.to_dict() for column in columns]
+    result = {"run": str(run.directory), "images": len(columns[0].explanations)}
+    print_result(result | (maps[0] if len(maps) == 1 else {"maps": maps}), written)
 
 
-def save(
-    run: Run,
-    explanations: list[Explanation],
-    layer: CamLayer,
-    args: argparse.Namespace,
-    class_names: list[str],
-    seconds: float,
-) -> list[Path]:
-    """Picture, raw map and JSON of each image, and a grid of several. Returns the pictures' paths."""
-    written = []
-    for explanation in explanations:
-        if explanation.map is None:
-            continue
-        stem = f"gradcam/{explanation.picture.name}-{args.method}"
-        label, target = explanation.picture.label, explanation.target
-        values = {
-            "image": explanation.picture.name,
-            "method": args.method,
-            "layer": layer.name,
-            "grid": list(layer.grid),
-            "target": class_names[target],
-            "target_index": target,
-            "probability": float(explanation.probabilities[target]),
-            "prediction": class_names[explanation.prediction],
-            "label": None if label is None else class_names[label],
-            "checkpoint": args.checkpoint,
-            "seconds": seconds,
-            "statistics": map_statistics(explanation.map),
-        }
-        run.write(f"{stem}.npy", lambda path, e=explanation: np.save(path, e.map))
-        run.save_json(f"{stem}.json", values)
-        figure = cam_figures.cam_overview(
-            pixels(explanation.picture),
-            explanation.map,
-            title=f"{run.config.name}: {args.method} for {class_names[target]}\n{describe(explanation, class_names)}",
-            probabilities=list(zip(class_names, explanation.probabilities.tolist())),
-            scale_note=f"raw {args.method}",
-        )
-        written.append(run.save_figure(f"{stem}.png", figure))
-    if len(explanations) > 1:
-        figure = grid_figure([(run.config.name, class_names, explanations)], args)
-        written.append(run.save_figure(f"gradcam/grid-{args.method}.png", figure))
-    return written
+def save_map(column: Column, explanation: Explanation, args: argparse.Namespace) -> Path:
+    """Picture, raw map and JSON of one image. Returns the picture's path."""
+    run, names = column.run, column.class_names
+    parts = [explanation.picture.name, column.method]
+    parts += [column.layer.name] if column.layer and len(args.layer or []) > 1 else []
+    parts += [column.target] if len(args.target or []) > 1 else []
+    stem = f"gradcam/{file_name('-'.join(parts))}"
+    label, target = explanation.picture.label, explanation.target
+    values = {
+        "image": explanation.picture.name,
+        "method": column.method,
+        "layer": column.layer.name if column.layer else None,
+        "grid": list(explanation.map.shape),
+        "target": names[target],
+        "target_index": target,
+        "probability": float(explanation.probabilities[target]),
+        "prediction": names[explanation.prediction],
+        "label": None if label is None else names[label],
+        "checkpoint": args.checkpoint,
+        "precision": args.precision,
+        "channels": args.channels if column.method == "scorecam" else None,
+        "seconds": explanation.seconds,
+        "statistics": map_statistics(explanation.map),
+    }
+    run.write(f"{stem}.npy", lambda path: np.save(path, explanation.map))
+    run.save_json(f"{stem}.json", values)
+    return run.save_figure(f"{stem}.png", overview(column, explanation))
 
 
-def grid_figure(columns: list[tuple[str, list[str], list[Explanation]]], args: argparse.Namespace) -> Figure:
-    """Rows images, columns runs; ``columns`` holds (name, class names, explanations)."""
-    explained = {None: "the predicted class", "label": "the true class"}.get(args.target, f"class {args.target}")
-    rows = []
-    for cells in zip(*(explanations for _, _, explanations in columns)):
-        picture, names = cells[0].picture, columns[0][1]
-        rows.append(
-            {
-                "image": pixels(picture),
-                "label": picture.name if picture.label is None else f"{picture.name}: {names[picture.label]}",
-                "cells": [
-                    (cell.map, caption(cell, class_names), is_correct(cell))
-                    for cell, (_, class_names, _) in zip(cells, columns)
-                ],
-            }
-        )
-    return cam_figures.cam_grid(rows, [name for name, _, _ in columns], title=f"{args.method} of {explained}")
-
-
-def save_comparison(runs: list[Run], columns: list, args: argparse.Namespace) -> None:
+def save_comparison(runs: list[Run], columns: list[Column], args: argparse.Namespace) -> None:
     """One grid over all runs, which must have been shown the same images."""
-    labels = [[e.picture.label for e in explanations] for _, _, explanations in columns]
-    if any(names != columns[0][1] for _, names, _ in columns) or any(row != labels[0] for row in labels):
+    labels = [[e.picture.label for e in column.explanations] for column in columns]
+    if any(column.class_names != columns[0].class_names for column in columns) or any(x != labels[0] for x in labels):
         raise ValueError(
             "the runs differ in their classes or test images, so that a grid would mix them up; each run's own maps are "
             "in its gradcam/"
         )
-    path = comparison_folder(runs, args.output).save_figure(f"grid-{args.method}.png", grid_figure(columns, args))
-    print_result({"runs": [run.config.name for run in runs], "method": args.method}, [path])
+    path = comparison_folder(runs, args.output).save_figure(
+        f"{grid_name(args)}.png", grid(columns, shared_scale=args.shared_scale)
+    )
+    print_result({"runs": [run.config.name for run in runs], "maps": [column.to_dict() for column in columns]}, [path])
 
 
-def describe(explanation: Explanation, class_names: list[str]) -> str:
-    label = explanation.picture.label
-    truth = "" if label is None else f"label {class_names[label]}, "
-    return f"{explanation.picture.name}: {truth}predicted {caption(explanation, class_names)}"
+def grid_name(args: argparse.Namespace) -> str:
+    parts = [*args.method, *((args.layer or []) if len(args.layer or []) > 1 else [])]
+    parts += args.target if len(args.target or []) > 1 else []
+    return file_name("-".join(["grid", *parts]))
 
 
-def caption(explanation: Explanation, class_names: list[str]) -> str:
-    return f"{class_names[explanation.prediction]} ({explanation.probabilities.max():.0%})"
+def file_name(text: str) -> str:
+    """The text as part of a file's name: no blanks or separators, of bounded length."""
+    return re.sub(r"[^\w.+-]+", "_", text)[:150]
 
 
-def is_correct(explanation: Explanation) -> bool | None:
-    return None if explanation.picture.label is None else explanation.prediction == explanation.picture.label
-
-
-def pixels(picture: Picture) -> np.ndarray:
-    return picture.pixels.permute(1, 2, 0).numpy()  # 3 H W -> H W 3
-
-
-def report(
-    run: Run, explanations: list[Explanation], layer: CamLayer, class_names: list[str], written: list[Path]
-) -> None:
+def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> None:
+    """Every layer whose output is a map, the default one marked."""
+    model = restore_model(run.config, run.load_checkpoint(f"{args.checkpoint}.pt")).to(device)
+    default, found = cam_layer(model).name, cam_layers(model)
     rows = [
         (
-            e.picture.name,
-            "-" if e.picture.label is None else class_names[e.picture.label],
-            caption(e, class_names),
-            class_names[e.target],
-            e.fault or f"{e.map.max():.3g}",
+            layer.name,
+            f"{layer.grid[0]}x{layer.grid[1]}",
+            "default"
+            if layer.name == default
+            else ""
+            if reached
+            else "no gradient of the class scores: maps are blank",
         )
-        for e in explanations
+        for layer, reached in found
     ]
-    print_table(rows, header=("image", "label", "prediction", "explained", "largest value"))
-    result = {"run": str(run.directory), "layer": layer.name, "grid": list(layer.grid), "images": len(explanations)}
-    print_result(result, written)
+    print_table(rows, header=("layer", "grid", ""))
+    layers = {layer.name: list(layer.grid) for layer, reached in found if reached}
+    print_result({"run": str(run.directory), "default": default, "layers": layers})
 
 
 if __name__ == "__main__":

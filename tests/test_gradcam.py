@@ -6,7 +6,7 @@ from PIL import Image
 
 import gradcam
 from analysis.attribution import heat_maps
-from data import Preprocess
+from data import Preprocess, load_dataset
 from models import cam_layer, input_spec, restore_model
 from runs import Run
 from sources import open_image
@@ -41,7 +41,7 @@ def test_the_written_map_is_that_of_the_image_and_the_class(vit_run):
     run = Run.open(vit_run)
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
     spec, layer = input_spec(model), cam_layer(model)
-    split = gradcam.load_dataset(run.config.data, seed=0).test
+    split = load_dataset(run.config.data, seed=0).test
     images = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation)(split.image(7)[None])
     np.testing.assert_allclose(map_, heat_maps(model, layer.module, layer.to_maps, images, [3])[0], rtol=1e-5)
     assert values["target"] == "3" and values["label"] == str(int(split.labels[7]))
