@@ -1,7 +1,10 @@
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 PROJECT = Path(__file__).parents[1]
 
@@ -16,3 +19,31 @@ def test_the_throughput_benchmark_measures_both_sides(tmp_path):
     for stage in (results["data at 32 px"]["data"], results["shallow_vit at 32 px"]["train"]):
         for unit in ("per_second", "per_cpu_second"):
             assert stage[unit]["A"] > 0 and stage[unit]["B"] > 0
+
+
+def load_benchmark(name):
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_speed_of_the_swins_is_measured_on_equal_terms(capsys):
+    arguments = ["--image-size", "32", "--batch-size", "2", "--pairs", "2", "--amp", "fp32", "--device", "cpu"]
+    load_benchmark("swin_speed").main(arguments)
+    result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
+    assert set(result["fp32"]) == {"timm_seconds", "swin_seconds", "ratio"} and result["fp32"]["ratio"] > 0
+
+
+def test_counted_attention_follows_the_formulas_of_the_paper(tmp_path):
+    benchmark = load_benchmark("attention_complexity")
+    output = tmp_path / "complexity"
+    arguments = ["--sides", "28", "56", "--dim", "24", "--num-heads", "2", "--seconds", "0", "--device", "cpu"]
+    benchmark.main([*arguments, "--output", str(output)])
+    results = json.loads(output.with_suffix(".json").read_text())
+    for rows in results["measured"].values():
+        assert all(row["macs"] == pytest.approx(row["formula"], rel=0.01) for row in rows)
+    assert output.with_suffix(".png").is_file()
+    for kind, expected in (("global", 2), ("window", 1)):
+        rows = [benchmark.formula(kind, side, 8, 7) for side in (140, 280)]
+        assert benchmark.exponent([140**2, 280**2], rows) == pytest.approx(expected, abs=0.01)
