@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.efficiency import measure_latency
-from analysis.style import BLUE, ORANGE, new_figure, shared_legend, tidy
+from analysis.style import BLUE, ORANGE, TICK_SIZE, new_figure, tidy
 from architectures.swin import WindowAttention
 from devices import autocast, select_device, select_precision
 from runs import Folder
@@ -86,16 +86,19 @@ def draw(results: dict[str, list[dict]], exponents: dict, title: str) -> Figure:
     ):
         for kind, rows in results.items():
             sides = [row["image_side"] for row in rows]
-            slope = f"{kind}, {key.replace('macs', 'MACs')}: area^{exponents[kind][key]:.2f}"
-            axes.plot(sides, [row[key] for row in rows], "o", color=KINDS[kind], markersize=5, label=slope)
+            name = f"{kind}: area$^{{{exponents[kind][key]:.2f}}}$"
+            style = "o" if key == "macs" else "o:"
+            axes.plot(
+                sides, [row[key] for row in rows], style, color=KINDS[kind], markersize=5, linewidth=1, label=name
+            )
             if key == "macs":
                 formulas = [row["formula"] for row in rows]
-                axes.plot(sides, formulas, "-", color=KINDS[kind], linewidth=1, label=f"{kind}, formula")
+                axes.plot(sides, formulas, "-", color=KINDS[kind], linewidth=1, label=f"{kind}: formula")
         axes.set(xscale="log", yscale="log", xlabel="image side (pixels)", ylabel=label)
         axes.set_xticks(sides, [str(side) for side in sides], rotation=45)
         axes.minorticks_off()
+        axes.legend(loc="upper left", frameon=False, fontsize=TICK_SIZE)
         tidy(axes)
-    shared_legend(figure)
     return figure
 
 
@@ -122,7 +125,7 @@ def main(argv=None) -> None:
         print(f"{kind} attention grows as area^{slopes['macs']:.2f} in MACs, area^{slopes['milliseconds']:.2f} in time")
     worst = max(abs(row["macs"] / row["formula"] - 1) for rows in results.values() for row in rows)
     print(f"counted and formula differ by at most {worst:.2%}")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     title = f"One attention layer, {args.dim} channels, windows of {args.window_size}: {name}, {precision}"
     folder = Folder(args.output.parent)
     values = {"device": name, "precision": precision, "exponents": exponents, "measured": results}
