@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from analysis.efficiency import measure_latency
 from analysis.style import BLUE, ORANGE, TICK_SIZE, new_figure, tidy
 from architectures.swin import WindowAttention
-from devices import autocast, select_device, select_precision
+from devices import autocast, keep_freed_memory, select_device, select_precision
 from runs import Folder
 
 KINDS = {"global": ORANGE, "window": BLUE}
@@ -116,6 +116,7 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     device = select_device(args.device)
     precision = select_precision(args.amp, device)
+    keep_freed_memory()
     results = measure(args, device, precision)
     exponents = {
         kind: {key: exponent([r["area"] for r in rows], [r[key] for r in rows]) for key in ("macs", "milliseconds")}
@@ -125,7 +126,7 @@ def main(argv=None) -> None:
         print(f"{kind} attention grows as area^{slopes['macs']:.2f} in MACs, area^{slopes['milliseconds']:.2f} in time")
     worst = max(abs(row["macs"] / row["formula"] - 1) for rows in results.values() for row in rows)
     print(f"counted and formula differ by at most {worst:.2%}")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU (threads: {torch.get_num_threads()})"
     title = f"One attention layer, {args.dim} channels, windows of {args.window_size}: {name}, {precision}"
     folder = Folder(args.output.parent)
     values = {"device": name, "precision": precision, "exponents": exponents, "measured": results}
