@@ -68,6 +68,8 @@ def attention_mask(grid: tuple, window: tuple, shift: tuple, mask_padding: bool)
     attends within its piece. Padding is a piece of its own.
     """
     height, width = (side + -side % m for side, m in zip(grid, window))
+    if not any(shift) and not (mask_padding and (height, width) != tuple(grid)):
+        return None
     wrapped_rows = torch.arange(height) >= height - shift[0]
     wrapped_columns = torch.arange(width) >= width - shift[1]
     piece = 2 * wrapped_rows[:, None].long() + wrapped_columns[None]
@@ -75,8 +77,7 @@ def attention_mask(grid: tuple, window: tuple, shift: tuple, mask_padding: bool)
         real = (torch.arange(height) < grid[0])[:, None] & (torch.arange(width) < grid[1])[None]
         piece = piece.where(real.roll((-shift[0], -shift[1]), (0, 1)), -1)
     piece = window_partition(piece[None], window).flatten(3).flatten(0, 2)  # (Y X) N
-    mask = torch.zeros(()).where(piece[:, :, None] == piece[:, None], float("-inf"))
-    return mask if mask.isinf().any() else None
+    return torch.zeros(()).where(piece[:, :, None] == piece[:, None], float("-inf"))
 
 
 class WindowAttention(nn.Module):

@@ -1,3 +1,4 @@
+import importlib
 import json
 import shutil
 import subprocess
@@ -34,3 +35,24 @@ def test_results_are_written_from_the_runs(vit_run, tmp_path):
     assert "could not be downloaded" in text
     with pytest.raises(ValueError, match="has no evaluated runs"):
         results.main([str(tmp_path / "empty"), "--output", str(tmp_path / "RESULTS.md")])
+
+
+def test_the_speed_of_the_swins_is_measured_on_equal_terms(capsys):
+    arguments = ["--image-size", "32", "--batch-size", "2", "--pairs", "2", "--amp", "fp32", "--device", "cpu"]
+    importlib.import_module("benchmarks.swin_speed").main(arguments)
+    result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
+    assert set(result["fp32"]) == {"timm_seconds", "swin_seconds", "ratio"} and result["fp32"]["ratio"] > 0
+
+
+def test_counted_attention_follows_the_formulas_of_the_paper(tmp_path):
+    benchmark = importlib.import_module("benchmarks.attention_complexity")
+    output = tmp_path / "complexity"
+    arguments = ["--sides", "28", "56", "--dim", "24", "--num-heads", "2", "--seconds", "0", "--device", "cpu"]
+    benchmark.main([*arguments, "--output", str(output)])
+    results = json.loads(output.with_suffix(".json").read_text())
+    for rows in results["measured"].values():
+        assert all(row["macs"] == pytest.approx(row["formula"], rel=0.01) for row in rows)
+    assert output.with_suffix(".png").is_file()
+    for kind, expected in (("global", 2), ("window", 1)):
+        rows = [benchmark.formula(kind, side, 8, 7) for side in (140, 280)]
+        assert benchmark.exponent([140**2, 280**2], rows) == pytest.approx(expected, abs=0.01)

@@ -71,6 +71,34 @@ def test_every_switch_of_the_shallow_vit_changes_the_output(switch):
     assert (outputs[0] - outputs[1]).abs().max() > 1e-3
 
 
+def test_the_variants_of_the_shallow_vit_differ_in_one_thing_each(caplog):
+    variants = {
+        name: timm.create_model(f"shallow_vit_{name}", num_classes=100) for name in ("a0", "a1", "a2", "a3", "a4")
+    }
+    parts = {
+        name: {kind for key, _ in model.named_parameters() for kind in ("pos_embed", "attn", "mlp") if kind in key}
+        for name, model in variants.items()
+    }
+    everything = {"pos_embed", "attn", "mlp"}
+    assert parts["a0"] == parts["a4"] == everything
+    assert [everything - parts[name] for name in ("a1", "a2", "a3")] == [{"pos_embed"}, {"attn"}, {"mlp"}]
+    assert [variants[name].patch_embed.grid_size for name in ("a0", "a4")] == [(8, 8), (4, 4)]
+    assert 1.0e6 < sum(p.numel() for p in variants["a0"].parameters()) < 1.15e6
+    assert not caplog.text
+    timm.create_model("shallow_vit", attention=False, ffn=False)
+    assert "its blocks are empty" in caplog.text
+
+
+def test_the_resnet_for_small_images_keeps_their_pixels():
+    small, usual = build("resnet18_32px"), build("resnet18")
+    assert cam_layer(small).grid == (4, 4) and cam_layer(usual, "layer4").grid == (1, 1)
+    x = torch.zeros(1, 3, 32, 32)
+    assert small.eval().forward_features(x).shape == (1, 512, 4, 4)
+    assert {k: v.shape for k, v in small.state_dict().items() if "layer" in k} == {
+        k: v.shape for k, v in usual.state_dict().items() if "layer" in k
+    }
+
+
 def test_the_shallow_vit_without_attention_and_positions_ignores_the_order_of_patches():
     image = torch.randn(1, 3, 32, 32)
     swapped = torch.cat([image[..., 16:], image[..., :16]], -1)

@@ -242,7 +242,7 @@ def test_tables_are_not_decayed_and_tuning_counts_blocks():
     assert all(name.startswith(("layers.1.blocks.1.", "norm.", "head.")) for name in trained) and len(trained) > 4
 
 
-def test_train_evaluate_and_explain(tmp_path, folder_root):
+def test_train_evaluate_explain_and_fine_tune(tmp_path, folder_root):
     values = {
         "data": {"dataset": "imagefolder", "root": str(folder_root), "image_size": 24, "val_fraction": 0.2},
         "model": {"name": "swin_32px", "kwargs": {**SMALL, "window_size": 5}},
@@ -252,6 +252,16 @@ def test_train_evaluate_and_explain(tmp_path, folder_root):
     evaluate.main([str(tmp_path / "swin")])
     gradcam.main([str(tmp_path / "swin"), "--random", "2"])
     assert len(list((tmp_path / "swin" / "gradcam").glob("test-*-gradcam.npy"))) == 2
+    model = {
+        "name": "swin_32px",
+        "kwargs": {**SMALL, "window_size": 7},
+        "pretrained": str(tmp_path / "swin" / "best.pt"),
+    }
+    tuned = create_model(make_config(data={"image_size": 48}, model=model), num_classes=9)
+    assert tuned.head.out_features == 9
+    assert tuned.layers[0].blocks[1].attn.relative_position_bias_table.shape == (169, 2)
+    before = torch.load(tmp_path / "swin" / "best.pt", weights_only=True)["model"]
+    assert torch.equal(tuned.layers[1].downsample.reduction.weight, before["layers.1.downsample.reduction.weight"])
 
 
 def test_a_cam_looks_at_the_last_grid_that_holds_places():
