@@ -92,11 +92,18 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"--image: two files would be called {twice[0]}; give each file once, or rename one")
-    images = [fit_image(open_image(path), cfg.size, cfg.photo_filter) for path in paths]
-    return [Picture(name, image, None) for name, image in zip(names, images)]
+    images = [open_image(path) for path in paths]
+    for path, image in zip(paths, images):
+        if min(image.size) < 2:
+            raise ValueError(
+                f"{path}: of {image.width}x{image.height} pixels one remains; there is nothing to locate in it"
+            )
+    return [Picture(name, fit_image(x, cfg.size, cfg.photo_filter), None) for name, x in zip(names, images)]
 
 
-def pick_pictures(run: Run, split_name: str, *, indices: Sequence[int] | None, random: int | None, seed: int):
+def pick_pictures(
+    run: Run, split_name: str, *, indices: Sequence[int] | None, random: int | None, seed: int
+) -> list[Picture]:
     """Images of one of ``run``'s splits: at ``indices``, or ``random`` ones drawn with ``seed``."""
     split: Split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(split_name)
     if random is not None:
@@ -124,9 +131,9 @@ def check_targets(targets: Sequence[str], class_names: list[str], pictures: Sequ
                 raise ValueError("--target label: an image file has no label; name a class")
             key = "label"
         else:
-            key = find_class(target, class_names)
+            key = class_names[find_class(target, class_names)]
         if key in seen:
-            raise ValueError(f"--target {seen[key]} {target}: both are class {target}; give each class once")
+            raise ValueError(f"--target {seen[key]} {target}: both are class {key}; give each class once")
         seen[key] = target
 
 

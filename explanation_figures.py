@@ -24,7 +24,7 @@ def overview(column: Column, explanation: Explanation) -> Figure:
         explanation.map,
         title=f"{column.run.config.name}: {column.place} for {names[explanation.target]}\n{picture.name}: {verdict}",
         probabilities=list(zip(names, explanation.probabilities.tolist())),
-        scale_note=f"raw {column.method}",
+        scale_note=f"raw {column.method}, negative cut to 0",
     )
 
 

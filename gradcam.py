@@ -54,13 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             list_layers(run, args, device)
         return
     columns = [column for run in runs for column in explain_run(run, args, device)]
-    for name in args.layer or []:
-        if name not in {"default", *(column.layer.name for column in columns if column.layer)}:
-            raise ValueError(f"--layer {name}: no run has such a layer; --list-layers shows those of each")
     for run in runs:
         save_run(run, [column for column in columns if column.run is run], args)
     if len(runs) > 1:
         save_comparison(runs, columns, args)
+    used = {"default", *(column.layer.name for column in columns if column.layer)}
+    unused = [name for name in args.layer or [] if name not in used]
+    if unused:
+        raise ValueError(f"--layer {unused[0]}: no run has such a layer; --list-layers shows those of each")
     faulty = [column for column in columns if column.remedy]
     if faulty:
         faults = [e for e in faulty[0].explanations if e.fault]
@@ -143,6 +144,8 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
     if len(args.runs) > 1:
         modules = dict(model.named_modules())
         names = [name for name in names if name in modules or name == "default"]
+        if not names:
+            raise ValueError(f"{run.directory} has none of the layers {', '.join(args.layer)}; add --layer default")
     layers = [cam_layer(model, None if name == "default" else name) for name in names]
     if args.image:
         pictures = read_pictures(run, args.image)

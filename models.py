@@ -270,13 +270,16 @@ def _describe_layer(model: nn.Module, name: str, shape: tuple[int, ...] | None) 
             return CamLayer(name, module, tuple(shape[1:3]), lambda x: x.permute(0, 3, 1, 2))  # B h w C -> B C h w
         return CamLayer(name, module, tuple(shape[2:]), lambda x: x)
     # B N C tokens: class and register tokens first (behind the patch embedding), then the grid row by row.
+    prefix = getattr(model, "num_prefix_tokens", 0)
     owner = next((parent for parent in reversed(above) if hasattr(parent, "input_resolution")), None)
-    grid = owner.input_resolution if owner else getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if not grid:
-        return None
-    rows, columns = grid
-    prefix = shape[1] - rows * columns
-    if prefix not in (0, getattr(model, "num_prefix_tokens", 0)):
+    known = owner.input_resolution if owner else getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if known and shape[1] == known[0] * known[1]:
+        prefix, (rows, columns) = 0, known
+    else:  # of the same shape as the patches or the image
+        height, width = known or input_spec(model).size
+        rows = max(1, round(((shape[1] - prefix) * height / width) ** 0.5))
+        columns = (shape[1] - prefix) // rows
+    if rows * columns != shape[1] - prefix:
         return None
     return CamLayer(
         name, module, (rows, columns), lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))

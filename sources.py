@@ -59,11 +59,13 @@ Source = Pixels | Photos
 def open_image(path: str | Path) -> Image.Image:
     """Decode an image file of any mode to RGB, upright as its EXIF orientation says; the first frame of an animation.
 
-    Raises ValueError, naming the file, if it is missing or cannot be decoded.
+    Raises ValueError, naming the file, if it is missing, cannot be decoded, or holds floating-point pixels.
     """
     try:
         with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode == "F":
+                raise ValueError("its pixels are floating-point numbers of no known range")
             if upright.mode.startswith("I"):  # 16 bits per pixel: keep the upper eight
                 upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
             return upright.convert("RGB")

@@ -90,7 +90,9 @@ def cam_grid(
     """
     cell, num_columns = 1.7, len(column_titles) + 1  # inches
     heights = [cell * np.clip(row["image"].shape[0] / row["image"].shape[1], 0.5, 1) for row in rows]
-    figure = new_figure(num_columns * (cell + 0.1), sum(heights) + 0.5 * len(rows) + 1.0, title)
+    texts = [text for row in rows for text in (row["label"], *(f"✗ {words}" for _, words, _ in row["cells"]))]
+    lines = max(wrap(text, cell, TICK_SIZE).count("\n") + 1 for text in texts)  # below each image
+    figure = new_figure(num_columns * (cell + 0.1), sum(heights) + (0.15 * lines + 0.15) * len(rows) + 1.0, title)
     grid = figure.subplots(len(rows), num_columns, squeeze=False, height_ratios=heights)
     for axes, name in zip(grid[0], ["image", *column_titles], strict=True):
         axes.set_title(wrap(name, cell, LABEL_SIZE), fontsize=LABEL_SIZE)
@@ -107,7 +109,7 @@ def cam_grid(
             mark, color = MARKS[correct]
             axes.set_xlabel(wrap(mark + caption, cell, TICK_SIZE), fontsize=TICK_SIZE, color=color)
     colors, inch = ScalarMappable(Normalize(0, 1), CAM_COLORS), 1 / figure.get_figheight()
-    style = dict(location="bottom", fraction=0.12 * inch, pad=0.1 * inch, shrink=0.6, aspect=30, panchor=False)
+    style = dict(location="bottom", fraction=0.12 * inch, pad=0.2 * inch, shrink=0.6, aspect=30, panchor=False)
     bar = figure.colorbar(colors, ax=grid, ticks=[0, 0.5, 1], **style)
     label = colorbar_label or f"attribution, relative to the {'row' if shared_scale else 'map'}'s maximum"
     bar.set_label(wrap(label, num_columns * cell, TICK_SIZE), fontsize=TICK_SIZE)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY_VIT, make_folder, write_config
+from PIL import Image
 
 import evaluate
 import gradcam
@@ -130,6 +131,27 @@ def test_gradcam_arguments(fails, vit_run, tmp_path):
     (tmp_path / "text.jpg").write_text("text")
     assert "not a readable image" in fails(gradcam.main, vit_run, "--image", tmp_path / "text.jpg")
     assert "required" in fails(gradcam.main, vit_run)
+    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1000])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("cut", "empty", "folder"):
+        assert "not a readable image" in fails(gradcam.main, vit_run, "--image", tmp_path / f"{name}.png")
+    Image.new("RGB", (60, 1)).save(tmp_path / "line.png")
+    assert "60x1 pixels" in fails(gradcam.main, vit_run, "--image", tmp_path / "line.png")
+    assert "would be called" in fails(gradcam.main, vit_run, "--image", *[tmp_path / "whole.png"] * 2)
+
+
+def test_gradcam_arguments_that_contradict_each_other(fails, vit_run):
+    some = [gradcam.main, vit_run, "--random", 1]
+    assert "both are class 3" in fails(*some, "--target", "3", "4", "3")
+    assert "both are class label" in fails(*some, "--target", "label", "label")
+    assert "--method gradcam is given twice" in fails(*some, "--method", "gradcam", "layercam", "gradcam")
+    assert "--layer default is given twice" in fails(*some, "--layer", "default", "default")
+    assert "no effect on rollout" in fails(*some, "--method", "rollout", "--layer", "blocks.0.norm1")
+    assert "for --method scorecam alone" in fails(*some, "--channels", 8)
+    assert "at least 1" in fails(*some, "--method", "scorecam", "--channels", 0)
+    assert "is not a map over the image" in fails(*some, "--layer", "blocks.0.attn.qkv")
 
 
 def test_without_a_network_a_download_fails_at_once(tmp_path, fails, monkeypatch):

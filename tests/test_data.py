@@ -329,6 +329,18 @@ def test_any_mode_becomes_rgb(tmp_path, mode):
         assert np.abs(rgb.astype(int) - grey[..., None]).max() <= 2
 
 
+def test_pixels_without_a_range_are_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((8, 8), dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif: not a readable image .*floating-point"):
+        open_image(tmp_path / "float.tif")
+
+
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
+    first, second = (Image.new("RGB", (9, 7), color) for color in ("red", "blue"))
+    first.save(tmp_path / "two.gif", save_all=True, append_images=[second])
+    assert np.asarray(open_image(tmp_path / "two.gif"))[3, 4].tolist() == [255, 0, 0]
+
+
 def test_exif_orientation_is_honoured(tmp_path):
     image = Image.new("RGB", (20, 10))
     exif = image.getexif()

@@ -82,3 +82,96 @@ def test_blank_maps_are_named_after_the_rest_is_written(family_runs, capsys):
 def test_runs_of_different_images_make_no_grid(vit_run, family_runs):
     with pytest.raises(ValueError, match="differ in their classes or test images"):
         gradcam.main([str(vit_run), str(family_runs["resnet"]), "--index", "0", "--method", "layercam"])
+
+
+# ---------------------------------------------------------------- several methods, layers and targets
+
+
+def result_of(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
+
+
+def test_several_methods_make_one_map_each_and_a_grid(family_runs, capsys):
+    methods = ["hirescam", "scorecam", "rollout", "gradrollout"]
+    gradcam.main([str(family_runs["swin"]), "--index", "2", "--method", *methods, "--channels", "8"])
+    maps = result_of(capsys)["maps"]
+    assert [m["method"] for m in maps] == methods
+    assert [m["grid"] for m in maps] == [[6, 6], [6, 6], [12, 12], [12, 12]]
+    assert [m["layer"] is None for m in maps] == [False, False, True, True]
+    assert (family_runs["swin"] / "gradcam" / "grid-hirescam-scorecam-rollout-gradrollout.png").stat().st_size > 5000
+    assert read(family_runs["swin"], "test-2-rollout")[1].sum() == pytest.approx(1, rel=1e-4)
+    assert read(family_runs["swin"], "test-2-scorecam")[0]["channels"] == 8
+
+
+def test_several_targets_explain_one_class_each(vit_run):
+    gradcam.main([str(vit_run), "--index", "7", "--target", "label", "3", "4", "--method", "layercam"])
+    label = json.loads((vit_run / "gradcam" / "test-7-layercam-label.json").read_text())["label"]
+    assert read(vit_run, "test-7-layercam-label")[0]["target"] == label
+    three, four = read(vit_run, "test-7-layercam-3"), read(vit_run, "test-7-layercam-4")
+    assert (three[0]["target"], four[0]["target"]) == ("3", "4")
+    assert not np.allclose(three[1], four[1])
+    assert (vit_run / "gradcam" / "grid-layercam-label-3-4.png").is_file()
+
+
+def test_a_layer_is_looked_at_in_the_runs_that_have_it(family_runs, tmp_path, capsys):
+    runs = [str(family_runs["vit"]), str(family_runs["resnet"])]
+    layers = ["--layer", "layer2", "blocks.0", "default"]
+    gradcam.main([*runs, "--index", "1", "--method", "layercam", "--output", str(tmp_path), *layers])
+    assert [m["layer"] for m in result_of(capsys)["maps"]] == ["blocks.0", "blocks.1.norm1", "layer2", "layer3"]
+    with pytest.raises(ValueError, match="vit has none of the layers layer2; add --layer default"):
+        gradcam.main([*runs, "--index", "1", "--layer", "layer2"])
+    with pytest.raises(ValueError, match="--layer layer9: no run has such a layer"):
+        gradcam.main(
+            [runs[0], runs[0] + "/../vit", "--index", "1", "--method", "layercam", "--layer", "layer9", "default"]
+        )
+    with pytest.raises(ValueError, match="--layer layer9: the model has no such layer; nearest: layer"):
+        gradcam.main([runs[1], "--index", "1", "--layer", "layer9", "default"])
+
+
+def test_layers_are_listed_with_their_grids(family_runs, capsys):
+    gradcam.main([str(family_runs["vit"]), "--list-layers"])
+    printed = capsys.readouterr().out
+    lines = {line.split()[0]: line for line in printed.splitlines()}
+    assert lines["blocks.1.norm1"].endswith("3x3   default") and "blank" in lines["blocks.1.norm2"]
+    layers = json.loads(printed.splitlines()[-1].removeprefix("result: "))["layers"]
+    assert layers["patch_embed"] == [3, 3] and "blocks.1" not in layers
+    run = Run.open(family_runs["vit"])
+    model = restore_model(run.config, run.load_checkpoint("best.pt"))
+    assert all(cam_layer(model, name).grid == tuple(grid) for name, grid in layers.items())
+
+
+def test_files_of_one_name_are_told_apart(vit_run, photo, tmp_path):
+    paths = [tmp_path / folder / "photo.png" for folder in ("cat", "dog")]
+    for path in paths:
+        path.parent.mkdir()
+        open_image(photo).rotate(90 * len(path.parent.name)).save(path)
+    gradcam.main([str(vit_run), "--image", *map(str, paths), "--method", "eigencam"])
+    assert {read(vit_run, f"{name}-photo-eigencam")[0]["image"] for name in ("cat", "dog")} == {
+        "cat-photo",
+        "dog-photo",
+    }
+
+
+def test_an_exif_rotation_turns_the_map(vit_run, photo, tmp_path):
+    upright, exif = open_image(photo).crop((0, 0, 40, 40)), Image.Exif()
+    exif[0x0112] = 3  # turned by half
+    upright.save(tmp_path / "upright.png")
+    upright.rotate(180).save(tmp_path / "turned.png", exif=exif)
+    gradcam.main(
+        [str(vit_run), "--image", str(tmp_path / "upright.png"), str(tmp_path / "turned.png"), "--target", "1"]
+    )
+    np.testing.assert_array_equal(read(vit_run, "upright-gradcam")[1], read(vit_run, "turned-gradcam")[1])
+
+
+def test_the_remedy_for_a_blank_map_works(family_runs, capsys):
+    arguments = [str(family_runs["vit"]), "--index", "0"]
+    with pytest.raises(ValueError, match="say nothing") as failure:
+        gradcam.main([*arguments, "--layer", "norm"])
+    remedy = str(failure.value).split("; ")[-1].removesuffix(" gives one").split()
+    assert remedy[0] == "--layer"
+    gradcam.main([*arguments, *remedy])
+
+
+def test_methods_by_attention_need_attention(family_runs):
+    with pytest.raises(ValueError, match="ResNet has no attention layers; this needs a transformer"):
+        gradcam.main([str(family_runs["resnet"]), "--index", "0", "--method", "gradrollout"])

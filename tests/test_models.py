@@ -11,7 +11,7 @@ from torch import nn
 
 import models
 import train
-from models import apply_tuning, cam_layer, create_model, input_spec, restore_model, train_mode
+from models import apply_tuning, cam_layer, cam_layers, create_model, input_spec, restore_model, train_mode
 from weights import corpus_of, pretrained_cfg
 
 SWIN = {"patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}
@@ -307,6 +307,10 @@ def test_more_blocks_than_there_are():
         ("shallow_vit", 32, {}, "blocks.0.norm1", (8, 8)),
         ("shallow_vit", 32, {"attention": False}, "blocks.0.norm2", (8, 8)),
         ("vit", [32, 64], {}, "blocks.1.norm1", (8, 16)),
+        ("vit", 32, {"global_pool": "avg"}, "blocks.1.norm1", (8, 8)),
+        ("vit", 32, {"reg_tokens": 4}, "blocks.1.norm1", (8, 8)),
+        ("vit", 32, {"patch_size": (16, 4)}, "blocks.1.norm1", (2, 8)),
+        ("pvt_v2_b0", 64, {}, "stages.3.blocks.1.norm1", (2, 2)),
         ("swin", [32, 64], {}, "layers.1.blocks.1.norm1", (8, 16)),
         ("swin_tiny_patch4_window7_224", 32, {}, "layers.2.blocks.5.norm1", (2, 2)),  # the last stage is 1x1
         ("resnet", 32, {}, "layer3", (2, 2)),  # here, too
@@ -342,12 +346,52 @@ def test_maps_keep_places_apart(family):
     assert row < layer.grid[0] / 3 and column >= layer.grid[1] * 2 / 3
 
 
+@pytest.mark.parametrize("family", ["shallow_vit", "vit", "swin", "resnet"])
+def test_listed_layers_are_maps_that_keep_places_apart(family):
+    """The oracle: a bright corner changes each map most in that corner, as far as the layer's grid tells it apart."""
+    torch.manual_seed(0)
+    model = build(family, image_size=[32, 64]).eval()
+    layers = [layer for layer, _ in cam_layers(model)]
+    assert cam_layer(model).name in [layer.name for layer in layers] and len(layers) > 8
+    assert not [layer.name for layer in layers if ".attn." in layer.name]  # heads and windows are no places
+    maps = {}
+    hooks = [
+        layer.module.register_forward_hook(lambda m, args, output, x=layer: maps.setdefault(x.name, []).append(output))
+        for layer in layers
+    ]
+    dark = torch.zeros(1, 3, 32, 64)
+    bright = dark.clone()
+    bright[..., 16:, :16] = 1
+    with torch.no_grad():
+        model(dark), model(bright)
+    for hook in hooks:
+        hook.remove()
+    for layer in layers[:2]:  # further on attention and wide kernels mix places
+        before, after = map(layer.to_maps, maps[layer.name])
+        row, column = divmod(int((after - before).abs().sum(1).argmax()), layer.grid[1])
+        assert row >= layer.grid[0] / 2 and column < layer.grid[1] / 4
+    for layer in layers:
+        assert tuple(layer.to_maps(maps[layer.name][0]).shape[2:]) == layer.grid and layer.grid[1] == 2 * layer.grid[0]
+
+
+def test_layers_behind_the_last_attention_have_no_gradient():
+    reached = {layer.name: has for layer, has in cam_layers(build("vit").requires_grad_(False))}
+    assert reached["blocks.1.norm1"] and reached["blocks.0"] and reached["patch_embed"]
+    assert not any(reached[name] for name in ("blocks.1.attn", "blocks.1.norm2", "blocks.1", "norm"))
+    pooled = {layer.name: has for layer, has in cam_layers(build("vit", kwargs={"global_pool": "avg"}))}
+    assert all(pooled.values())
+
+
 def test_layers_that_do_not_exist_or_are_no_maps():
     model = build("vit")
     with pytest.raises(ValueError, match=r"nearest: .*blocks\.1\.norm1"):
         cam_layer(model, "blocks.1.norm3")
     with pytest.raises(ValueError, match="is not a map"):
         cam_layer(model, "head")
+    with pytest.raises(ValueError, match="is not a map"):  # heads x tokens x width
+        cam_layer(model, "blocks.1.attn.q_norm")
+    with pytest.raises(ValueError, match="is not a map"):  # windows x tokens x width
+        cam_layer(build("swin"), "layers.0.blocks.0.attn")
 
 
 # ---------------------------------------------------------------- mistakes
