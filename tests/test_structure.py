@@ -8,7 +8,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
 STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
-STAGES |= {"comparison_report", "corruptions", "explanation", "explanation_figures", "explanation_quality"}
+STAGES |= {"comparison_report", "corruptions", "explanation", "explanation_pictures", "explanation_quality"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -27,7 +27,7 @@ ALLOWED = {
     "comparison_report": {"analysis", "comparison", "config", "console", "corruptions", "data", "runs"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
     "explanation": {"analysis", "data", "devices", "models", "runs", "sources"},
-    "explanation_figures": {"analysis", "explanation"},
+    "explanation_pictures": {"analysis", "explanation"},
     "explanation_quality": {"analysis", "console", "data", "devices", "models", "runs"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
