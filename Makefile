@@ -1,14 +1,14 @@
 # make quickstart   train, evaluate and explain a small Vision Transformer on embedded data
 # make test         lint, format check and tests
 # make test-slow    seeded runs that must reach a number
-# make study-a      fine-tuned ViT-B/16 and Swin-B at two learning rates (CIFAR-10, CUDA); b: frozen layers; c: five epochs
-#                   finished runs are skipped, unfinished ones resumed; ARGS="data.root=... seed=1" overrides keys
+# make study-a      one of the five studies (a to e, see README.md), to its report; finished runs are skipped, unfinished ones
+#                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs
 # make clean        remove what quickstart and the tests made
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow lint study-a study-b study-c study clean
+.PHONY: quickstart test test-slow lint study-a study-b study-c study-d study-e study clean
 
 quickstart: .venv/installed
 	$(BIN)/python train.py configs/quickstart.yaml --overwrite
@@ -22,6 +22,14 @@ quickstart: .venv/installed
 study-a: ; $(MAKE) study STUDY=cifar10_lr
 study-b: ; $(MAKE) study STUDY=cifar10_freeze
 study-c: ; $(MAKE) study STUDY=cifar10_partial
+study-d: .venv/installed
+	$(BIN)/python train.py configs/shallow_vit/resnet34.yaml --resume $(ARGS)
+	$(MAKE) study STUDY=shallow_vit
+study-e: .venv/installed
+	$(BIN)/python benchmarks/attention_complexity.py
+	$(BIN)/python train.py configs/swin/cifar100_scratch.yaml --resume $(ARGS)
+	$(BIN)/python evaluate.py outputs/cifar100_scratch --corrupt
+	$(BIN)/python gradcam.py outputs/cifar100_scratch --index $(IMAGES)
 
 # One study: its configs trained, explained on ten test images and in numbers, and compared in one report.
 REPORT = outputs/comparisons/$(STUDY)
