@@ -93,9 +93,10 @@ def faithfulness_curves(
         axes.set_title(what, fontsize=LABEL_SIZE)
         axes.set(xlim=(0, 100), ylim=(0, None))
         tidy(axes)
+    for axes in grid[max(count - columns, 0) : count]:
+        axes.set_xlabel("share of the image (%), most important first", fontsize=LABEL_SIZE)
     for axes in grid[count:]:
         axes.remove()
-    figure.supxlabel("share of the image (%), most important first", fontsize=LABEL_SIZE)
     figure.supylabel("probability of the explained class (%)", fontsize=LABEL_SIZE)
     shared_legend(figure)
     return figure
