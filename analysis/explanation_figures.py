@@ -91,8 +91,9 @@ def faithfulness_curves(
         for name, curve, style in zip(curves, curves.values(), _line_styles(curves, baselines)):
             axes.plot(percent, 100 * np.asarray(curve), label=name, **style)
         axes.set_title(what, fontsize=LABEL_SIZE)
-        axes.set(xlim=(0, 100), ylim=(0, None))
+        axes.set_xlim(0, 100)
         tidy(axes)
+    grid[0].set_ylim(bottom=0)  # of all panels, once all lines are drawn
     for axes in grid[max(count - columns, 0) : count]:
         axes.set_xlabel("share of the image (%), most important first", fontsize=LABEL_SIZE)
     for axes in grid[count:]:

@@ -33,12 +33,13 @@ def test_statistics_panels_draw_each_value_with_its_interval(count):
 def test_curves_draw_percent_and_baselines_dashed():
     fractions = np.linspace(0, 1, 11)
     panels = {
-        f"{way}, {fill}": {name: fractions * (i + 1) / 6 for i, name in enumerate(METHODS)}
-        for way in ("insertion", "deletion")
+        f"{way}, {fill}": {name: top * fractions * (i + 1) / 6 for i, name in enumerate(METHODS)}
+        for way, top in (("insertion", 1), ("deletion", 1.1))
         for fill in ("blurred", "mean colour")
     }
     figure = figures.faithfulness_curves(fractions, panels, baselines=METHODS[3:], title="swin")
     assert not layout_faults(figure) and len(figure.axes) == 4
+    assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 100 * 1.1 * 5 / 6 for axes in figure.axes)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     np.testing.assert_allclose(lines["hirescam"].get_ydata(), 100 * fractions / 3)
     assert [name for name, line in lines.items() if line.get_linestyle() == "--"] == METHODS[3:]
