@@ -33,7 +33,7 @@ from explanation import (
     predict_pictures,
     read_pictures,
 )
-from explanation_figures import caption, grid, overview
+from explanation_pictures import caption, grid, overview
 from models import cam_layer, cam_layers, restore_model
 from runs import Run, comparison_folder
 

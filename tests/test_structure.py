@@ -8,7 +8,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
 PARTS = {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
-STAGES = FOUNDATION | PARTS | {"explanation", "explanation_figures"}
+STAGES = FOUNDATION | PARTS | {"explanation", "explanation_pictures"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -24,7 +24,7 @@ ALLOWED = {
     "runs": {"config"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
     "explanation": {"analysis", "data", "devices", "models", "runs", "sources"},
-    "explanation_figures": {"analysis", "explanation"},
+    "explanation_pictures": {"analysis", "explanation"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
     "architectures": {"architectures"},
