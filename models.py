@@ -261,7 +261,7 @@ def _output_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _describe_layer(model: nn.Module, name: str, shape: tuple[int, ...] | None) -> CamLayer | None:
     """How an output of this shape (for one image) becomes a map; None if it is none."""
     module, above = model.get_submodule(name), [model.get_submodule(n) for n in _ancestors(name)]
-    inside_attention = any(hasattr(parent, "attn_drop") for parent in above)  # heads and windows, not places
+    inside_attention = any(hasattr(parent, "qkv") for parent in above)  # heads, windows, shifted grids: no places
     if shape is None or len(shape) not in (3, 4) or shape[0] != 1 or inside_attention:
         return None
     if len(shape) == 4:

@@ -15,6 +15,7 @@ import torch
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
 from torch import Tensor, nn
 
+from analysis.efficiency import fused_attention
 from analysis.masking import ablation_cam, score_cam
 from analysis.rollout import attention_rollout, gradient_rollout
 
@@ -89,10 +90,11 @@ def heat_maps(
         raise ValueError(f"the number of channels is an option of scorecam, not of {method}")
     place = f"{method} at {layer_name}" if uses_layer(method) else method
     model.requires_grad_(False)
-    if method in LIBRARY:
-        maps = _library_maps(model, layer, to_maps, images, targets, method, place, context)
-    else:
-        maps = _own_maps(model, layer, to_maps, images, targets, method, context, channels)
+    with fused_attention(model):  # the rollouts switch it off themselves
+        if method in LIBRARY:
+            maps = _library_maps(model, layer, to_maps, images, targets, method, place, context)
+        else:
+            maps = _own_maps(model, layer, to_maps, images, targets, method, context, channels)
     maps = np.maximum(maps, 0).astype(np.float32)
     for i, map_ in enumerate(maps):
         fault = _find_fault(map_)

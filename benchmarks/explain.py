@@ -119,7 +119,7 @@ def main(argv=None) -> None:
     parser.add_argument("--score-images", type=int, default=1, help="for scorecam, which takes a pass per channel")
     parser.add_argument("--channels", type=int, nargs="*", default=[], help="also Score-CAM of so many channels")
     parser.add_argument("--image-size", type=int, help="default: the model's")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3, help="of gradcam; scorecam runs once")
     parser.add_argument("--device")
     parser.add_argument("--output", type=Path, default=Path("outputs/explain.json"), help="where the results go")

@@ -1,3 +1,5 @@
+"""The benchmarks run, and what they compare is the same."""
+
 import importlib
 import json
 import shutil
@@ -56,3 +58,16 @@ def test_counted_attention_follows_the_formulas_of_the_paper(tmp_path):
     for kind, expected in (("global", 2), ("window", 1)):
         rows = [benchmark.formula(kind, side, 8, 7) for side in (140, 280)]
         assert benchmark.exponent([140**2, 280**2], rows) == pytest.approx(expected, abs=0.01)
+
+
+def test_the_explanation_benchmark_compares_with_grad_cam(tmp_path):
+    output = tmp_path / "explain.json"
+    command = [sys.executable, "benchmarks/explain.py", "--models", "vit_tiny_patch16_224", "--image-size", "48"]
+    command += ["--images", "2", "--rounds", "1", "--channels", "100", "--output", str(output)]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    results = json.loads(output.read_text())
+    for method in ("gradcam", "scorecam"):
+        result = results[f"vit_tiny_patch16_224 {method}"]
+        assert result["A"]["maps"] > 0 and result["B fp32"]["ratio"] > 0
+        assert result["B fp32"]["rank_correlation"]["min"] > 0.99  # the same maps
+    assert "B bf16, 100 channels" in result
