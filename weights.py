@@ -48,8 +48,7 @@ class Weights:
 
     def describe(self) -> dict:
         """Plain values, for ``environment.json``."""
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
         return {"file": str(self.path), "corpus": self.corpus, "license": self.license, "sha256": digest}
 
 

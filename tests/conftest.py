@@ -12,6 +12,7 @@ from PIL import Image
 
 import train
 from config import Config, load_config
+from models import create_model
 
 TINY_VIT = {
     "data": {"dataset": "digits", "image_size": 16, "augment": {"crop_padding": 0, "hflip": 0, "degrees": 8}},
@@ -32,6 +33,17 @@ def make_config(**sections) -> Config:
     for key, value in sections.items():
         values[key] = {**values.get(key, {}), **value} if isinstance(value, dict) else value
     return Config.model_validate(values)
+
+
+def make_randomized(model: dict, image_size, *, num_classes=5, std=0.1):
+    """A model in evaluation mode whose weights are random and large enough for attention and maps to have structure."""
+    torch.manual_seed(0)
+    built = create_model(make_config(data={"image_size": image_size}, model=model), num_classes=num_classes).eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=std)
+    return built
 
 
 def write_config(folder, values, name="tiny"):
@@ -90,4 +102,4 @@ def family_runs(tmp_path_factory, folder_root):
     return {name: folder / name for name in models}
 
 
-__all__ = ["TINY_VIT", "load_config", "make_config", "make_folder", "write_config"]
+__all__ = ["TINY_VIT", "load_config", "make_config", "make_folder", "make_randomized", "write_config"]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import make_config
+from conftest import make_config, make_randomized
 
 from analysis.attention import record_attention
 from models import create_model, input_spec
@@ -33,13 +33,7 @@ MODELS = {
 
 
 def build(name):
-    torch.manual_seed(0)
-    model, size = MODELS[name]
-    model = create_model(make_config(data={"image_size": size}, model=model), num_classes=5).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
+    model = make_randomized(*MODELS[name])
     return model, torch.randn(2, 3, *input_spec(model).size)
 
 

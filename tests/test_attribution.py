@@ -7,7 +7,7 @@ os.environ["TQDM_DISABLE"] = "1"  # grad-cam shows a bar per image
 import numpy as np
 import pytest
 import torch
-from conftest import make_config
+from conftest import make_config, make_randomized
 from pytorch_grad_cam import AblationCAM, FinerCAM, ScoreCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
@@ -34,15 +34,7 @@ FAMILIES = {
 
 
 def build(family):
-    """A model with random weights that are large enough for its maps to have structure."""
-    torch.manual_seed(0)
-    model, size = FAMILIES[family]
-    model = create_model(make_config(data={"image_size": size}, model=model), num_classes=6).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
-    return model
+    return make_randomized(*FAMILIES[family], num_classes=6)
 
 
 def random_images(model, count):
