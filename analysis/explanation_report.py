@@ -139,7 +139,7 @@ NOTES = (
     "are taken by the map's order, blurred ones in place of the others. ROAD: more is better.",
     "Form on a common grid of 14 x 14: half-mass area is 0.5 for an even map, centre : edge 1; peak distance is 0 in the "
     "centre and 1 in a corner.",
-    "Which method to trust (benchmarks/planted_pattern.py, evidence at a known place, chance 25 %): on a one-block ViT hirescam "
+    "What to trust (benchmarks/planted_pattern.py, evidence at a known place, chance 25 %): on a one-block ViT hirescam "
     "and layercam point at it in 98.6 % of images, gradcam in 48.8 %; on a small Swin gradcam in 82.2 %, hirescam in 2.0 %.",
     "After randomisation: rank correlation with the trained model's map once all weights are fresh; near 0 means that the "
     "map depends on what was learned.",
