@@ -48,16 +48,19 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
     return [name if names.count(name) == 1 else str(run.directory) for name, run in zip(names, runs)]
 
 
+def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
+    """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
+    arrays = run.load_arrays(name, ("logits", "labels", "class_names"))
+    return Predictions(arrays["logits"], arrays["labels"]), arrays["class_names"].tolist()
+
+
 def read_entry(run: Run, name: str, suffix: str) -> Entry:
-    arrays = run.load_arrays(f"predictions{suffix}.npz", ("logits", "labels", "class_names"))
     metrics, corruptions = run.read_json(f"metrics{suffix}.json"), None
     if run.path(f"corruptions{suffix}.json").is_file():
         stored = run.read_json(f"corruptions{suffix}.json")
         corruptions = stored["corruptions"] if stored["checkpoint"] == metrics["checkpoint"] else None
-    predictions = Predictions(arrays["logits"], arrays["labels"])
-    return Entry(
-        name, run, metrics, run.read_json("train.json"), predictions, arrays["class_names"].tolist(), corruptions
-    )
+    predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
+    return Entry(name, run, metrics, run.read_json("train.json"), predictions, class_names, corruptions)
 
 
 def check_comparable(entries: Sequence[Entry]) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis import comparison_figures, explanation_report, figures, report
 from analysis.metrics import Predictions
-from analysis.report import Section
+from analysis.report import Section, format_interval
 from analysis.statistics import compare_pairs, paired_difference, summarize_seeds
 from comparison import (
     Entry,
@@ -24,7 +24,7 @@ from comparison import (
 )
 from config import differing_values
 from console import print_result, print_table
-from corruptions import SEVERITIES, severity_curves
+from corruptions import SEVERITIES, by_severity
 from data import load_dataset
 from runs import Folder, Run, comparison_folder, file_suffix
 
@@ -211,12 +211,17 @@ def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
 
 
 def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
-    tested = {entry.name: severity_curves(entry.corruptions) for entry in entries if entry.corruptions}
+    tested = [entry for entry in entries if entry.corruptions]
     if not tested:
         return {}
-    clean = {entry.name: entry.metrics["accuracy"] for entry in entries if entry.corruptions}
-    figure = comparison_figures.accuracy_against_severity(tested, SEVERITIES, clean)
-    return {"corruptions.png": (figure, "Accuracy under corruptions of growing severity; 0 is the clean image.")}
+    figure = comparison_figures.accuracy_against_severity(
+        {entry.name: by_severity(entry.corruptions, "accuracy") for entry in tested},
+        SEVERITIES,
+        {entry.name: entry.metrics["accuracy"] for entry in tested},
+        intervals={entry.name: by_severity(entry.corruptions, "accuracy_ci95") for entry in tested},
+    )
+    caption = "Accuracy under corruptions of growing severity, with 95 % intervals; 0 is the clean image."
+    return {"corruptions.png": (figure, caption)}
 
 
 def _draw_differences(groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Figure, str]]:
@@ -264,8 +269,11 @@ def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
     grids = {path.name: "What the models look at." for path in sorted(folder.directory.glob("grid-*.png"))}
     sections = [Section("What the models look at", figures=grids)] if grids else []
     runs = [entry.run for entry in entries]
-    if all(run.path("gradcam/statistics.npz").is_file() for run in runs):
-        results = [run.read_json("gradcam/statistics.json") for run in runs]
+    if not all(run.path("gradcam/statistics.npz").is_file() for run in runs):
+        return sections
+    results = [run.read_json("gradcam/statistics.json") for run in runs]
+    alike = [[result[key] for key in ("split", "num_images", "seed", "methods")] for result in results]
+    if all(sample == alike[0] for sample in alike):  # else no image is explained by all
         keys = [f"{method}/insertion_blur" for method in ("random", *results[0]["methods"])]
         arrays = [run.load_arrays("gradcam/statistics.npz", ["indices", "labels", *keys]) for run in runs]
         folder.save_figure("explanations.png", explanation_report.statistics_figure(results))
@@ -302,7 +310,3 @@ def _weights(run: Run) -> str | None:
 def _columns(log: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Rows -> columns."""
     return {key: [row[key] for row in log] for key in log[0]} if log else {}
-
-
-def format_interval(interval: Sequence[float], *, unit: str = " %") -> str:
-    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{unit}"

@@ -96,9 +96,9 @@ def score_corrupted(predict: Callable[..., Predictions]) -> dict[str, list[dict]
     return results
 
 
-def severity_curves(scores: dict[str, list[dict]]) -> dict[str, list[float]]:
-    """Accuracies of `score_corrupted` by severity."""
-    return {name: [found["accuracy"] for found in by_severity] for name, by_severity in scores.items()}
+def by_severity(scores: dict[str, list[dict]], key: str) -> dict[str, list]:
+    """One number (``accuracy``, ``accuracy_ci95``) of `score_corrupted` at each severity, by corruption."""
+    return {name: [found[key] for found in severities] for name, severities in scores.items()}
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -23,9 +23,11 @@ import distributed
 from analysis import comparison_figures, figures, metrics
 from analysis.efficiency import count_parameters, measure_cost, peak_memory_mb
 from analysis.metrics import Predictions
-from comparison_report import compare, format_interval
+from analysis.report import format_interval
+from comparison import load_predictions
+from comparison_report import compare
 from console import print_result, print_table, run_script
-from corruptions import SEVERITIES, score_corrupted, severity_curves
+from corruptions import SEVERITIES, by_severity, score_corrupted
 from data import Split, load_dataset
 from devices import autocast, select_device, select_precision
 from inference import FlipAverage, predict_split
@@ -140,9 +142,13 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
     if corrupted:
         values = {"split": args.split, "checkpoint": args.checkpoint, "corruptions": corrupted}
         written.append(run.save_json(f"corruptions{suffix}.json", values))
-        curves, clean = {run.config.name: severity_curves(corrupted)}, {run.config.name: predictions.accuracy}
+        name = run.config.name
         figure = comparison_figures.accuracy_against_severity(
-            curves, SEVERITIES, clean, title=title_of(run, args.split)
+            {name: by_severity(corrupted, "accuracy")},
+            SEVERITIES,
+            {name: predictions.accuracy},
+            intervals={name: by_severity(corrupted, "accuracy_ci95")},
+            title=title_of(run, args.split),
         )
         written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
     finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
@@ -177,12 +183,6 @@ def recompute(run: Run, args: argparse.Namespace) -> None:
         held_out, _ = load_predictions(run, name)
     facts = {key: before[key] for key in FACTS if key in before}
     finish(run, args, before["checkpoint"], predictions, held_out, class_names, facts, [])
-
-
-def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
-    """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
-    arrays = run.load_arrays(name, ("logits", "labels", "class_names"))
-    return Predictions(arrays["logits"], arrays["labels"]), arrays["class_names"].tolist()
 
 
 def finish(

@@ -107,10 +107,15 @@ def pick_pictures(
     """Images of one of ``run``'s splits: at ``indices``, or ``random`` ones drawn with ``seed``."""
     split: Split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(split_name)
     if random is not None:
-        if not 1 <= random <= len(split):
-            raise ValueError(f"--random {random}: the {split_name} split has {len(split)} images; ask for 1 to that")
-        indices = np.sort(np.random.default_rng(seed).choice(len(split), random, replace=False)).tolist()
+        indices = sample_indices(split, random, seed, option="--random")
     return [Picture(f"{split_name}-{i}", split.image(i), int(split.labels[i])) for i in dict.fromkeys(indices)]
+
+
+def sample_indices(split: Split, count: int, seed: int, *, option: str) -> list[int]:
+    """``count`` seeded positions of a split, ascending. Raises ValueError, naming the option, for more than there are."""
+    if not 1 <= count <= len(split):
+        raise ValueError(f"{option} {count}: the {split.name} split has {len(split)} images; ask for 1 to that")
+    return np.sort(np.random.default_rng(seed).choice(len(split), count, replace=False)).tolist()
 
 
 def find_class(name: str, class_names: list[str]) -> int:

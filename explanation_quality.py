@@ -25,6 +25,7 @@ from analysis.statistics import estimate
 from console import print_table
 from data import Preprocess, Split, load_dataset
 from devices import autocast, select_precision
+from explanation import sample_indices
 from models import CamLayer, cam_layer, create_model, input_spec, restore_model
 from runs import Run, comparison_folder
 
@@ -56,7 +57,7 @@ def analyze(
     """
     for method in methods:
         check_method(method)
-    indices = sample_indices(len(split), num_images, seed, split.name)
+    indices = sample_indices(split, num_images, seed, option="--analyze")
     precision = select_precision(run.config.train.amp, device)
     parts, size = [], run.config.evaluate.batch_size
     bar = tqdm(total=num_images, desc=f"analyzing {run.config.name}", unit=" images", leave=False)
@@ -149,13 +150,6 @@ def analyze_runs(
         ]
     print(*sentences, sep="\n")
     return written
-
-
-def sample_indices(available: int, count: int, seed: int, name: str) -> list[int]:
-    """``count`` seeded positions of a split, ascending."""
-    if not 1 <= count <= available:
-        raise ValueError(f"--analyze {count}: the {name} split has {available} images; ask for 1 to that")
-    return np.sort(np.random.default_rng(seed).choice(available, count, replace=False)).tolist()
 
 
 # ---------------------------------------------------------------- one batch

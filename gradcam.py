@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 import explanation_quality
-from analysis.attribution import METHODS, check_method, map_statistics, uses_layer
+from analysis.attribution import METHODS, check_method, uses_layer
+from analysis.map_statistics import map_statistics
 from console import print_result, print_table, run_script
 from devices import select_device
 from explanation import (
@@ -215,7 +216,8 @@ def save_map(column: Column, explanation: Explanation, args: argparse.Namespace)
         "precision": args.precision,
         "channels": args.channels if column.method == "scorecam" else None,
         "seconds": explanation.seconds,
-        "statistics": map_statistics(explanation.map),
+        "statistics": {"max": explanation.map.max()}
+        | {name: value[0] for name, value in map_statistics(explanation.map[None]).items()},
     }
     run.write(f"{stem}.npy", lambda path: np.save(path, explanation.map))
     run.save_json(f"{stem}.json", values)

@@ -135,9 +135,7 @@ class Run(Folder):
             with np.load(path) as arrays:
                 return {key: arrays[key] for key in keys}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path} cannot be used ({error}); run evaluate.py again without --from-predictions"
-            ) from None
+            raise ValueError(f"{path} cannot be used ({error}); run the stage that writes it again") from None
 
     def save_log(self, rows: Iterable[dict]) -> Path:
         """Rewrite ``log.csv``; an epoch that was not run has no row, a value that does not exist an empty cell."""

@@ -151,11 +151,6 @@ def _class_score(target: int, method: str, place: str) -> Callable[[Tensor], Ten
     return score
 
 
-def map_statistics(map_: np.ndarray) -> dict[str, float]:
-    """Smallest, largest, mean value and standard deviation of one map."""
-    return {"min": map_.min(), "max": map_.max(), "mean": map_.mean(), "std": map_.std()}
-
-
 def _start_graph(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
     """The gradient is needed from the layer on only: cut the graph in front of it. Works on frozen models, too."""
     return output.detach().requires_grad_().clone()  # the clone may be changed in place

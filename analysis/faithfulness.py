@@ -18,16 +18,7 @@ from torchvision.transforms.functional import gaussian_blur
 Predict = Callable[[Tensor], Tensor]
 """Preprocessed B 3 H W -> probabilities B of the explained classes of these images."""
 
-MEASURES = {
-    "insertion_blur": ("insertion AUC", True, "pixels return to the blurred image, most important first"),
-    "insertion_mean": ("insertion AUC, mean colour", True, "the same on the image's mean colour"),
-    "deletion_blur": ("deletion AUC", False, "pixels are blurred away, most important first"),
-    "deletion_mean": ("deletion AUC, mean colour", False, "the same with the image's mean colour"),
-    "drop": ("confidence drop", False, "probability lost when the image is multiplied by the map"),
-    "increase": ("confidence increase", True, "share of images whose probability rises when multiplied by the map"),
-    "road": ("ROAD", True, "(least - most relevant removed first) / 2, imputed noisily and linearly"),
-}
-"""Key -> name, whether more is better, and what it is."""
+MEASURES = ("insertion_blur", "insertion_mean", "deletion_blur", "deletion_mean", "drop", "increase", "road")
 
 FRACTIONS = tuple(np.linspace(0, 1, 11).tolist())
 ROAD_PERCENTILES = (20, 40, 60, 80)

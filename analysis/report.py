@@ -119,6 +119,11 @@ def to_html(title: str, sections: Sequence[Section], images: Mapping[str, bytes]
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
+def format_interval(interval: Sequence[float], *, unit: str = " %") -> str:
+    """Bounds that are fractions, in percent."""
+    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{unit}"
+
+
 def _markdown_row(cells) -> str:
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
@@ -148,7 +153,7 @@ def _cell(key: str, value) -> str:
     if key in PERCENT:
         return f"{100 * value:.2f}"
     if key == "accuracy_ci95":
-        return f"{100 * value[0]:.2f} to {100 * value[1]:.2f}"
+        return format_interval(value, unit="")
     if key.endswith("params"):
         return f"{value / 1e6:.2f}"
     if key.startswith("g"):

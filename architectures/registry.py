@@ -3,7 +3,21 @@
 import sys
 
 from timm.models import build_model_with_cfg, register_model
-from torch import nn
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """What timm asks of a model whose last layer is ``head``, on ``num_features`` channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.num_features, num_classes)
 
 
 def register_variants(model_class: type[nn.Module], variants: dict[str, dict]) -> None:

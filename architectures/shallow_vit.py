@@ -13,7 +13,7 @@ from timm.layers import Attention, Mlp, PatchEmbed, resample_abs_pos_embed, trun
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from architectures.registry import register_variants
+from architectures.registry import Classifier, register_variants
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class ShallowViT(nn.Module):
+class ShallowViT(Classifier):
     """A ViT of few blocks, without class token.
 
     Args:
@@ -110,18 +110,6 @@ class ShallowViT(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # B N C -> B K
         x = self.norm(x.mean(dim=1))
         return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    # What timm asks of a model.
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes)
 
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed"}

@@ -17,7 +17,7 @@ from timm.layers import DropPath, Mlp, calculate_drop_path_rates, trunc_normal_
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from architectures.registry import register_variants
+from architectures.registry import Classifier, register_variants
 from architectures.swin_weights import convert_weights as checkpoint_filter_fn  # noqa: F401  (timm's name)
 
 logger = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ class Stage(nn.Module):
         return self.blocks(self.downsample(x))
 
 
-class Swin(nn.Module):
+class Swin(Classifier):
     """Swin Transformer for one image size.
 
     Args:
@@ -294,18 +294,6 @@ class Swin(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # B H W C -> B K
         x = x.mean(dim=(1, 2))
         return x if pre_logits else self.head(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
-    # What timm asks of a model.
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes)
 
     def no_weight_decay(self) -> set[str]:
         tables = {name for name, _ in self.named_parameters() if "relative_position_bias_table" in name}

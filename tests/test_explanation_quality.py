@@ -60,7 +60,7 @@ def test_statistics_are_those_of_the_maps(analyzed, family_runs):
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
     spec, layer = input_spec(model), cam_layer(model)
     split, values = load_dataset(run.config.data, seed=run.config.data.split_seed).test, []
-    for i in explanation_quality.sample_indices(len(split), 8, 0, "test"):
+    for i in explanation_quality.sample_indices(split, 8, 0, option="--analyze"):
         image = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation)(split.image(i)[None])
         faults = {}
         target = model(image).argmax(1).tolist()

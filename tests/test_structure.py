@@ -8,7 +8,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
 STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
-STAGES |= {"comparison_report", "corruptions", "explanation", "explanation_pictures", "explanation_quality"}
+STAGES |= {"comparison", "comparison_report", "corruptions", "explanation", "explanation_pictures", "explanation_quality"}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -28,7 +28,7 @@ ALLOWED = {
     "inference": {"analysis", "data", "devices", "distributed", "models"},
     "explanation": {"analysis", "data", "devices", "models", "runs", "sources"},
     "explanation_pictures": {"analysis", "explanation"},
-    "explanation_quality": {"analysis", "console", "data", "devices", "models", "runs"},
+    "explanation_quality": {"analysis", "console", "data", "devices", "explanation", "models", "runs"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
     "architectures": {"architectures"},
