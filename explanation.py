@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from analysis.attribution import heat_maps, uses_layer
-from data import Preprocess, Split, load_dataset
+from data import Split, load_dataset
 from devices import autocast
-from models import CamLayer, cam_layer, input_spec
+from inference import preprocessing
+from models import CamLayer, cam_layer
 from runs import Run
 from sources import fit_image, open_image
 
@@ -158,7 +159,7 @@ def choose_targets(
 
 def predict_pictures(model: nn.Module, pictures: Sequence[Picture], batch_size: int) -> np.ndarray:
     """Probabilities, float32 N K."""
-    preprocess, device = _preprocess(model), next(model.parameters()).device
+    preprocess, device = preprocessing(model), next(model.parameters()).device
     parts = []
     with torch.inference_mode():
         for start in range(0, len(pictures), batch_size):
@@ -183,7 +184,7 @@ def explain(
 
     ``layer`` is None for a method that looks at none; ``probabilities`` (N K) are those of `predict_pictures`.
     """
-    preprocess, device = _preprocess(model), next(model.parameters()).device
+    preprocess, device = preprocessing(model), next(model.parameters()).device
     explanations = []
     step = 1 if method in STREAMED else batch_size
     with tqdm(total=len(pictures), desc=method, unit=" maps", leave=False) as bar:
@@ -225,8 +226,3 @@ def find_remedy(model: nn.Module, method: str, layer: CamLayer | None, faulty: E
         if attempt.fault is None:
             return f"--layer {place.name} --method {other} gives one"
     return "no other layer or method that was tried gives one either"
-
-
-def _preprocess(model: nn.Module) -> Preprocess:
-    spec = input_spec(model)
-    return Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(next(model.parameters()).device)

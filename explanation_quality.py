@@ -23,9 +23,10 @@ from analysis.randomization import correlation_with_depth
 from analysis.report import to_markdown
 from analysis.statistics import estimate
 from console import print_table
-from data import Preprocess, Split, load_dataset
+from data import Split, load_dataset
 from devices import autocast, select_precision
 from explanation import sample_indices
+from inference import preprocessing
 from models import CamLayer, cam_layer, create_model, input_spec, restore_model
 from runs import Run, comparison_folder
 
@@ -157,8 +158,7 @@ def analyze_runs(
 
 def load(model: nn.Module, split: Split, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Preprocessed images and the classes that the model predicts for them."""
-    spec = input_spec(model)
-    preprocess = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(device)
+    preprocess = preprocessing(model)
     images = preprocess(torch.stack([split.image(i) for i in indices]).to(device))
     with torch.inference_mode():
         return images, model(images).argmax(dim=1).clone()

@@ -257,11 +257,7 @@ def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> Non
         (
             layer.name,
             f"{layer.grid[0]}x{layer.grid[1]}",
-            "default"
-            if layer.name == default
-            else ""
-            if reached
-            else "no gradient of the class scores: maps are blank",
+            "default" if layer.name == default else "" if reached else "no gradient reaches it: maps are blank",
         )
         for layer, reached in found
     ]

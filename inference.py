@@ -28,6 +28,12 @@ class FlipAverage(nn.Module):
         return seen.float().log_softmax(dim=-1).logsumexp(dim=0) - math.log(2)
 
 
+def preprocessing(model: nn.Module) -> Preprocess:
+    """What turns uint8 images into the model's input, on its device."""
+    spec = input_spec(model)
+    return Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(next(model.parameters()).device)
+
+
 def predict_split(
     model: nn.Module,
     split: Split,
@@ -43,8 +49,7 @@ def predict_split(
     are those of one process. ``corrupt`` changes the images (uint8 B 3 H W, and their int64 B positions in the split)
     before they are preprocessed.
     """
-    spec = input_spec(model)
-    preprocess = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(device)
+    preprocess = preprocessing(model)
     plan = split.plan(batch_size)
     mine = plan[distributed.rank() :: distributed.world_size()]
     bar = tqdm(split.load(mine, device), f"predicting {split.name}", total=len(mine), leave=False, unit=" batches")

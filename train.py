@@ -22,10 +22,10 @@ import distributed
 from checkpoints import TrainingState
 from config import Config, describe_keys, load_config
 from console import Interrupted, Signals, TrainingBar, print_result, print_table, run_script
-from data import Augment, Dataset, Preprocess, Selection, load_dataset
+from data import Augment, Dataset, Selection, load_dataset
 from devices import autocast, keep_freed_memory, select_device, select_precision, set_deterministic, should_compile
-from inference import predict_split
-from models import create_model, input_spec, resolve_image_size, train_mode
+from inference import predict_split, preprocessing
+from models import create_model, resolve_image_size, train_mode
 from optimization import Mixer, create_optimizer, create_scheduler, reason_to_stop
 from randomness import seed_epoch
 from runs import Run, check_directory, is_run, remove_run, scalar_writer
@@ -150,9 +150,8 @@ class Trainer:
         self.device, self.precision, self.target = device, precision, target
         self.watched = ("val", "test") if cfg.log_test else ("val",)  # nothing is chosen by the second
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
-        spec = input_spec(model)
         self.augment = Augment(run.config.data.augment)
-        self.preprocess = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(device)
+        self.preprocess = preprocessing(model)
         self.mixer = Mixer(cfg, len(dataset.class_names)) if cfg.mixup or cfg.cutmix else None
         self.loss = nn.CrossEntropyLoss(label_smoothing=cfg.smoothing)
         self.steps_per_epoch = len(self.plan(torch.Generator()))

@@ -109,9 +109,7 @@ def epochs_to_target(
     return figure
 
 
-def grouped_accuracy(
-    names: Sequence[str], seeds: Sequence[Sequence[float]], *, ylabel: str = "test accuracy", title: str | None = None
-) -> Figure:
+def grouped_accuracy(names: Sequence[str], seeds: Sequence[Sequence[float]], *, title: str | None = None) -> Figure:
     """Runs that differ in their seed alone: each one a dot, their mean and standard deviation (n - 1).
 
     Args:
@@ -134,7 +132,7 @@ def grouped_accuracy(
             text += f" %, n = {len(values)}"
         texts.append(text)
     _write_beside(axes, texts)
-    axes.set_xlabel(f"{ylabel} (%)")
+    axes.set_xlabel("accuracy (%)")
     axes.xaxis.set_major_formatter(PLAIN_TICKS)
     shared_legend(figure)
     return figure
@@ -241,7 +239,6 @@ def accuracy_against_cost(
     intervals: np.ndarray | None,
     costs: Mapping[str, Sequence[float]],
     *,
-    errorbars: str = "95 % interval",
     title: str | None = None,
 ) -> Figure:
     """Accuracy against each cost, a panel each, with the runs on the Pareto front coloured and joined by steps.
@@ -253,7 +250,6 @@ def accuracy_against_cost(
         intervals: N 2, lower and upper bound; None draws none.
         costs: what is paid (with its unit), to N values. NaN: the run is left out of that panel, which says so. The axis
             is logarithmic where they are positive and the largest is more than ten times the smallest.
-        errorbars: what the intervals are.
     """
     accuracy = 100 * np.asarray(accuracy, dtype=float)
     bounds = 100 * np.asarray(intervals, dtype=float) if intervals is not None else None
@@ -264,7 +260,7 @@ def accuracy_against_cost(
     grid = panels(figure, len(costs), columns, sharey=True)
     obstacles = []
     for axes, (cost, values) in zip(grid, costs.items(), strict=True):
-        obstacles.append(_draw_costs(axes, np.asarray(values, dtype=float), accuracy, bounds, errorbars))
+        obstacles.append(_draw_costs(axes, np.asarray(values, dtype=float), accuracy, bounds))
         missing = [label for label, x, y in zip(labels, values, accuracy, strict=True) if not np.isfinite(x + y)]
         note = f"\nwithout a value: {', '.join(missing)}" if missing else ""
         axes.set_xlabel(wrap(cost + note, 3, LABEL_SIZE))
@@ -286,13 +282,11 @@ def accuracy_against_cost(
     return figure
 
 
-def _draw_costs(
-    axes: Axes, costs: np.ndarray, accuracy: np.ndarray, bounds: np.ndarray | None, errorbars: str
-) -> list[np.ndarray]:
+def _draw_costs(axes: Axes, costs: np.ndarray, accuracy: np.ndarray, bounds: np.ndarray | None) -> list[np.ndarray]:
     """One panel of `accuracy_against_cost`, without its labels. Returns the lines that no label should cover."""
     known, front, lines = np.isfinite(costs + accuracy), pareto_front(costs, accuracy), []
     if bounds is not None:
-        style = dict(fmt="none", ecolor=GREY, elinewidth=1, capsize=2, label=errorbars)
+        style = dict(fmt="none", ecolor=GREY, elinewidth=1, capsize=2, label="95 % interval")
         axes.errorbar(costs[known], bounds[known].mean(axis=1), yerr=np.ptp(bounds[known], axis=1) / 2, **style)
         lines = [np.column_stack([[costs[i]] * 2, bounds[i]]) for i in np.flatnonzero(known)]
     steps = np.flatnonzero(front)[np.lexsort((accuracy[front], costs[front]))]

@@ -8,7 +8,14 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
 STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
-STAGES |= {"comparison", "comparison_report", "corruptions", "explanation", "explanation_pictures", "explanation_quality"}
+STAGES |= {
+    "comparison",
+    "comparison_report",
+    "corruptions",
+    "explanation",
+    "explanation_pictures",
+    "explanation_quality",
+}
 ALLOWED = {
     "config": set(),
     "devices": set(),
@@ -26,9 +33,9 @@ ALLOWED = {
     "comparison": {"analysis", "config", "runs"},
     "comparison_report": {"analysis", "comparison", "config", "console", "corruptions", "data", "runs"},
     "inference": {"analysis", "data", "devices", "distributed", "models"},
-    "explanation": {"analysis", "data", "devices", "models", "runs", "sources"},
+    "explanation": {"analysis", "data", "devices", "inference", "models", "runs", "sources"},
     "explanation_pictures": {"analysis", "explanation"},
-    "explanation_quality": {"analysis", "console", "data", "devices", "explanation", "models", "runs"},
+    "explanation_quality": {"analysis", "console", "data", "devices", "explanation", "inference", "models", "runs"},
     "optimization": {"config"},
     "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
     "architectures": {"architectures"},
