@@ -66,7 +66,7 @@ def test_maps_equal_grad_cam_called_by_hand(family, method):
     assert maps.shape == (len(images), *layer.grid)
     for ours, theirs in zip(maps, expected):
         np.testing.assert_allclose(
-            as_the_library_scales(ours, images), theirs, atol=1e-5 if method == "scorecam" else 1e-3
+            as_the_library_scales(ours, images), theirs, atol=1e-4 if method == "scorecam" else 1e-3
         )
 
 
