@@ -13,7 +13,7 @@ from analysis.efficiency import count_parameters
 from analysis.figures import learning_rate, training_curves
 from data import Dataset
 from models import input_spec
-from optimization import selection_key, stayed_at_chance
+from optimization import selection_key, stayed_near_chance
 from randomness import get_states, set_states
 from runs import Run
 
@@ -98,7 +98,10 @@ class TrainingState:
         self.run.save_figure("figures/learning_rate.png", learning_rate(epochs, self.learning_rates, title=name))
         params, trainable = count_parameters(self.model)
         labels = self.dataset.train.labels
-        chance = (labels.bincount().max() / len(labels)).item()
+        counts = {split: len(self.dataset.split(split)) for split in ("train", "val", "test")}
+        seen = dict(
+            chance=(labels.bincount().max() / len(labels)).item(), num_train=counts["train"], num_val=counts["val"]
+        )
         self.run.save_json(
             "train.json",
             {
@@ -108,12 +111,12 @@ class TrainingState:
                 "train_accuracy": best.get("train_accuracy"),
                 "epochs_run": len(self.log),
                 "stopped_because": stopped_because,
-                "diverged": stayed_at_chance(self.log, self.run.config.train, chance=chance, num_images=len(labels)),
+                "diverged": stayed_near_chance(self.log, self.run.config.train, **seen),
                 "seconds": sum(log["seconds"]),
                 "images_per_second": float(np.median(log["images_per_second"])),
                 "params": params,
                 "trainable_params": trainable,
-                "num_images": {split: len(self.dataset.split(split)) for split in ("train", "val", "test")},
+                "num_images": counts,
                 **more,
             },
         )

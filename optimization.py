@@ -92,8 +92,17 @@ def reason_to_stop(log: list[dict], cfg: TrainConfig, target: float | None) -> s
     return None
 
 
-def stayed_at_chance(log: list[dict], cfg: TrainConfig, *, chance: float, num_images: int) -> bool:
-    """Whether no epoch after the warmup beat the largest class's share by three standard errors."""
-    learned = chance + 3 * math.sqrt(chance * (1 - chance) / num_images)
+def stayed_near_chance(log: list[dict], cfg: TrainConfig, *, chance: float, num_train: int, num_val: int) -> bool:
+    """Whether no epoch after the warmup learned anything to speak of, on training or on validation images.
+
+    ``chance`` is the share of the largest class. To learn is to beat it by as much again, or by a tenth of what is left above
+    it where that is less, and by three standard errors. Training accuracy alone would not do: mixed labels keep it low.
+    """
+
+    def learned(count: int) -> float:
+        return chance + max(3 * math.sqrt(chance * (1 - chance) / max(count, 1)), min(chance, (1 - chance) / 10))
+
     rows = [row for row in log if row["epoch"] > cfg.warmup_epochs]
-    return bool(rows) and max(row["train_accuracy"] for row in rows) <= learned
+    return bool(rows) and not any(
+        row["train_accuracy"] > learned(num_train) or (row["val_accuracy"] or 0) > learned(num_val) for row in rows
+    )

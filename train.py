@@ -298,7 +298,7 @@ def report(run: Run) -> None:
         ),
     ]
     if result["diverged"]:
-        rows.append(("diverged", "training accuracy stayed at chance; lower train.lr or lengthen train.warmup_epochs"))
+        rows.append(("diverged", "accuracy stayed near chance; lower train.lr or lengthen train.warmup_epochs"))
     print_table(rows)
     names = ("best.pt", "log.csv", "train.json", "figures/curves.png", "figures/learning_rate.png")
     print_result({"run": str(run.directory)} | result, [run.path(name) for name in names])
