@@ -41,7 +41,7 @@ study: .venv/installed
 	$(BIN)/python evaluate.py outputs/$(STUDY)/*/ --corrupt --output $(REPORT)
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow

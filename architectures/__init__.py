@@ -1,3 +1,3 @@
 """Architectures that no library has; importing this package registers them with timm."""
 
-from architectures import resnet, shallow_vit, swin  # noqa: F401
+from architectures import resnet, shallow_vit, small_vit, swin  # noqa: F401

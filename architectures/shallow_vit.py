@@ -100,7 +100,7 @@ class ShallowViT(Classifier):
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
-        self.apply(_init_weights)
+        self.apply(init_weights)
         if pos_embed:
             trunc_normal_(self.pos_embed, std=0.02)
 
@@ -118,7 +118,7 @@ class ShallowViT(Classifier):
         return dict(stem=r"^pos_embed|^patch_embed", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
 
 
-def _init_weights(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

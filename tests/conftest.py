@@ -14,6 +14,8 @@ import train
 from config import Config, load_config
 from models import create_model
 
+torch.set_num_threads(1)  # models this small gain nothing from more
+
 TINY_VIT = {
     "data": {"dataset": "digits", "image_size": 16, "augment": {"crop_padding": 0, "hflip": 0, "degrees": 8}},
     "model": {"name": "shallow_vit", "kwargs": {"embed_dim": 32, "num_heads": 2}},

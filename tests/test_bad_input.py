@@ -1,8 +1,8 @@
 """Every mistake ends with exit code 2 and one clear line, and nothing that was written is lost."""
 
 import json
+import runpy
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -197,8 +197,14 @@ def test_defects_of_our_own_keep_their_traceback():
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "gradcam.py"])
-def test_scripts_explain_themselves(script):
-    shown = subprocess.run([sys.executable, script, "--help"], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert "usage:" in shown.stdout and "python " in shown.stdout
-    failed = subprocess.run([sys.executable, script, "none", "--bad"], cwd=PROJECT, capture_output=True, text=True)
-    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+def test_scripts_explain_themselves(script, monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(PROJECT / script), run_name="__main__")
+        return stop.value.code, capsys.readouterr()
+
+    code, shown = run("--help")
+    assert code == 0 and "usage:" in shown.out and "python " in shown.out
+    code, failed = run("none", "--bad")
+    assert code == 2 and "Traceback" not in failed.err

@@ -212,9 +212,7 @@ def wait_for(condition, process):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole")
-    assert launch(folder, "whole", *RESUMED).wait() == 0
-    return Run.open(folder / "whole")
+    return start(tmp_path_factory.mktemp("whole"), *RESUMED, name="whole")
 
 
 @pytest.mark.parametrize("options", [[], ["train.checkpoint_every_steps=7"]], ids=["epochs", "steps"])
@@ -229,8 +227,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, uninterrupted, options):
     assert not run.finished
     if options:  # within an epoch: the last step that was saved
         assert torch.load(last, weights_only=True)["epoch"] < 5
-    resumed = launch(tmp_path, "killed", *RESUMED, *options, "--resume")
-    assert resumed.wait() == 0
+    start(tmp_path, *RESUMED, *options, "--resume", name="killed")
     for name in ("last.pt", "best.pt"):
         assert same(weights(uninterrupted, name), weights(run, name)), name
     ema, other = (torch.load(r.path("last.pt"), weights_only=True)["ema"] for r in (uninterrupted, run))
@@ -249,8 +246,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number, c
     assert f"python train.py {run_directory / 'config.yaml'} --resume" in errors
     saved = torch.load(run_directory / "last.pt", weights_only=True)
     assert saved["progress"] is None or 0 < saved["progress"]["step"] < 45
-    assert launch(tmp_path, "stopped", *RESUMED, "--resume").wait() == 0
-    assert same(weights(Run.open(run_directory)), weights(uninterrupted))
+    assert same(weights(start(tmp_path, *RESUMED, "--resume", name="stopped")), weights(uninterrupted))
 
 
 def test_a_signal_in_the_last_epoch_stops_the_configs_after_it(tmp_path, monkeypatch):
