@@ -116,7 +116,7 @@ def _sharpness(images: Tensor, factors: Tensor) -> Tensor:
 
 
 def _posterize(images: Tensor, bits: Tensor) -> Tensor:
-    masks = (256 - 2 ** (8 - bits.round().int())).to(torch.uint8).to(images.device, non_blocking=True)
+    masks = (256 - 2 ** (8 - bits.int())).to(torch.uint8).to(images.device, non_blocking=True)
     return images & masks[:, None, None, None]
 
 
@@ -142,7 +142,7 @@ RAND_AUGMENT: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "color": lambda x, level, sign: _blend(x, _grey(x), 1 + 0.9 * sign * level),
     "contrast": lambda x, level, sign: _blend(x, _grey(x).mean((1, 2, 3), keepdim=True), 1 + 0.9 * sign * level),
     "sharpness": lambda x, level, sign: _sharpness(x, 1 + 0.9 * sign * level),
-    "posterize": lambda x, level, sign: _posterize(x, 4 * (1 - level)),
+    "posterize": lambda x, level, sign: _posterize(x, (4 - (4 * level).floor()).clamp(min=1)),  # 0 bits would be black
     "solarize": lambda x, level, sign: _solarize(x, 256 * (1 - level)),
     "autocontrast": lambda x, level, sign: TF.autocontrast(x),
     "equalize": lambda x, level, sign: TF.equalize(x),

@@ -6,6 +6,7 @@ import torch
 import torchvision.transforms.functional as TF
 from conftest import make_config, make_folder
 from PIL import Image
+from timm.data import auto_augment
 
 import augmentation
 from augmentation import RAND_AUGMENT, rand_augment
@@ -141,7 +142,7 @@ PER_IMAGE = {
     "color": lambda x: TF.adjust_saturation(x, 0.37),
     "contrast": lambda x: TF.adjust_contrast(x, 0.37),
     "sharpness": lambda x: TF.adjust_sharpness(x, 0.37),
-    "posterize": lambda x: TF.posterize(x, 1),
+    "posterize": lambda x: TF.posterize(x, 2),
     "solarize": lambda x: TF.solarize(x, 256 * (1 - 0.7)),
     "autocontrast": TF.autocontrast,
     "equalize": TF.equalize,
@@ -156,6 +157,29 @@ def test_rand_augment_operations_equal_torchvisions_per_image(generator, name):
     for image, result in zip(images, results):
         assert (result.int() - PER_IMAGE[name](image).int()).abs().max() <= 1
         assert name in ("identity", "autocontrast") or not torch.equal(result, image)
+
+
+@pytest.mark.parametrize("magnitude", range(11))
+def test_rand_augment_ranges_are_timms_and_leave_an_image(magnitude):
+    """Every grey level once, so that what an operation makes of it shows its strength."""
+    ramp = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, -1, -1)
+
+    def made(name, sign):
+        return RAND_AUGMENT[name](ramp, torch.tensor([magnitude / 10]), torch.tensor([sign]))[0, 0].flatten()
+
+    hparams = {"translate_pct": 0.45}
+    bits = auto_augment.LEVEL_TO_ARG["PosterizeIncreasing"](magnitude, hparams)[0]
+    assert len(made("posterize", 1.0).unique()) == 2 ** max(bits, 1)
+    threshold = auto_augment.LEVEL_TO_ARG["SolarizeIncreasing"](magnitude, hparams)[0]
+    assert abs((made("solarize", 1.0) == ramp[0, 0].flatten()).sum() - threshold) <= 1
+    # timm draws the sign itself; of its two factors ours are the same.
+    factors = {auto_augment.LEVEL_TO_ARG["BrightnessIncreasing"](magnitude, hparams)[0] for _ in range(64)}
+    for sign, factor in zip((-1.0, 1.0), (min(factors), max(factors))):
+        expected = (factor * ramp[0, 0].flatten().float()).clamp(max=255)
+        assert (made("brightness", sign).float() - expected).abs().max() <= 1
+    for name in RAND_AUGMENT:
+        for sign in (-1.0, 1.0):
+            assert made(name, sign).max() > 0
 
 
 def test_rand_augment_draws_operations_per_image():
