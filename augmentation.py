@@ -32,23 +32,23 @@ def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(flipped[:, None, None, None], images.flip(-1), images)
 
 
-def affine(images: Tensor, degrees: Tensor, shifts: Tensor) -> Tensor:
+def affine(images: Tensor, degrees: Tensor, shifts: Tensor, *, fill: int = 0) -> Tensor:
     """Rotate each image clockwise about its centre by ``degrees`` (B), then move it by ``shifts`` (B 2: right, down, pixels).
 
-    Bilinear, black outside: torchvision's ``affine`` for a batch with one set of parameters per image.
+    Bilinear, grey level ``fill`` outside: torchvision's ``affine`` for a batch with one set of parameters per image.
     """
     radians = torch.deg2rad(degrees)
     cos, sin = radians.cos(), radians.sin()
     right, down = shifts.unbind(-1)
     # Where an output pixel comes from: undo the shift, then the rotation.
-    return _warp(images, [[cos, sin, -(cos * right + sin * down)], [-sin, cos, sin * right - cos * down]])
+    return _warp(images, [[cos, sin, -(cos * right + sin * down)], [-sin, cos, sin * right - cos * down]], fill)
 
 
-def shear(images: Tensor, amounts: Tensor) -> Tensor:
+def shear(images: Tensor, amounts: Tensor, *, fill: int = 0) -> Tensor:
     """Slant each image about its centre: rows move by ``amounts`` (B 2: x, y) of their distance to it, columns likewise."""
     along_x, along_y = amounts.unbind(-1)
     one, zero = torch.ones_like(along_x), torch.zeros_like(along_x)
-    return _warp(images, [[one, along_x, zero], [along_y, one, zero]])
+    return _warp(images, [[one, along_x, zero], [along_y, one, zero]], fill)
 
 
 def crop_and_resize(images: Tensor, crops: Tensor) -> Tensor:
@@ -84,14 +84,15 @@ def random_crops(
     return torch.stack([down * (1 - high), right * (1 - wide), high, wide], -1)
 
 
-def _warp(images: Tensor, rows: list[list[Tensor]], padding_mode: str = "zeros") -> Tensor:
+def _warp(images: Tensor, rows: list[list[Tensor]], fill: int = 0, padding_mode: str = "zeros") -> Tensor:
     """Sample, bilinearly, where two ``rows`` of three B-vectors (output -> input, in pixels from the centre) point."""
     height, width = images.shape[-2:]
     matrices = torch.stack([torch.stack(row, -1) for row in rows], 1)  # B 2 3
     side = matrices.new_tensor([width, height, 2.0])  # pixels from the centre -> [-1, 1]
     theta = (matrices * side / side[:2, None]).to(images.device, non_blocking=True)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode=padding_mode, align_corners=False)
+    levels = images.float() - fill  # what lies outside is sampled as 0
+    warped = F.grid_sample(levels, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False) + fill
     return warped.round_().to(torch.uint8)
 
 
@@ -130,14 +131,16 @@ def _pair(values: Tensor, axis: int) -> Tensor:
     return torch.stack([values, torch.zeros_like(values)][:: 1 if axis == 0 else -1], -1)
 
 
+GREY = 128  # what timm fills with where an image was moved away
+
 # Each takes images, levels in [0, 1] and signs of -1 or 1 (B, on the CPU). Ranges are timm's "increasing" ones.
 RAND_AUGMENT: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "identity": lambda x, level, sign: x,
-    "rotate": lambda x, level, sign: affine(x, 30 * sign * level, torch.zeros(len(x), 2)),
-    "shear_x": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 0)),
-    "shear_y": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 1)),
-    "translate_x": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-1], 0)),
-    "translate_y": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-2], 1)),
+    "rotate": lambda x, level, sign: affine(x, 30 * sign * level, torch.zeros(len(x), 2), fill=GREY),
+    "shear_x": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 0), fill=GREY),
+    "shear_y": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 1), fill=GREY),
+    "translate_x": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-1], 0), fill=GREY),
+    "translate_y": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-2], 1), fill=GREY),
     "brightness": lambda x, level, sign: _blend(x, torch.zeros(1, device=x.device), 1 + 0.9 * sign * level),
     "color": lambda x, level, sign: _blend(x, _grey(x), 1 + 0.9 * sign * level),
     "contrast": lambda x, level, sign: _blend(x, _grey(x).mean((1, 2, 3), keepdim=True), 1 + 0.9 * sign * level),

@@ -155,7 +155,10 @@ def test_rand_augment_operations_equal_torchvisions_per_image(generator, name):
     level = torch.full((4,), 0.7 if "translate" not in name else 10 / (0.45 * 32))
     results = RAND_AUGMENT[name](images, level, -torch.ones(4))
     for image, result in zip(images, results):
-        assert (result.int() - PER_IMAGE[name](image).int()).abs().max() <= 1
+        expected = PER_IMAGE[name](image).float()
+        if name.startswith(("rotate", "shear", "translate")):  # what moved in from outside is grey
+            expected += 128 * (1 - PER_IMAGE[name](torch.full_like(image, 255)) / 255)
+        assert (result - expected).abs().max() <= 1.5
         assert name in ("identity", "autocontrast") or not torch.equal(result, image)
 
 
