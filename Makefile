@@ -34,10 +34,11 @@ study-e: .venv/installed
 # One study: its configs trained, explained on ten test images and in numbers, and compared in one report.
 REPORT = outputs/comparisons/$(STUDY)
 IMAGES ?= 3 17 42 107 256 512 777 1024 2048 4096
+ANALYZE ?= 500
 study: .venv/installed
 	$(BIN)/python train.py configs/$(STUDY)/*.yaml --resume $(ARGS)
 	$(BIN)/python gradcam.py outputs/$(STUDY)/*/ --index $(IMAGES) --output $(REPORT)
-	$(BIN)/python gradcam.py outputs/$(STUDY)/*/ --analyze 500 --output $(REPORT)
+	$(BIN)/python gradcam.py outputs/$(STUDY)/*/ --analyze $(ANALYZE) --output $(REPORT)
 	$(BIN)/python evaluate.py outputs/$(STUDY)/*/ --corrupt --output $(REPORT)
 
 test: lint
