@@ -103,12 +103,20 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
 
 
 def pick_pictures(
-    run: Run, split_name: str, *, indices: Sequence[int] | None, random: int | None, seed: int
+    run: Run,
+    split_name: str,
+    *,
+    indices: Sequence[int] | None = None,
+    random: int | None = None,
+    per_class: int | None = None,
+    seed: int = 0,
 ) -> list[Picture]:
-    """Images of one of ``run``'s splits: at ``indices``, or ``random`` ones drawn with ``seed``."""
+    """Images of one of ``run``'s splits: at ``indices``, or drawn with ``seed``: ``random`` ones, or some of each class."""
     split: Split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(split_name)
     if random is not None:
         indices = sample_indices(split, random, seed, option="--random")
+    elif per_class is not None:
+        indices = sample_each_class(split, per_class, seed)
     return [Picture(f"{split_name}-{i}", split.image(i), int(split.labels[i])) for i in dict.fromkeys(indices)]
 
 
@@ -117,6 +125,15 @@ def sample_indices(split: Split, count: int, seed: int, *, option: str) -> list[
     if not 1 <= count <= len(split):
         raise ValueError(f"{option} {count}: the {split.name} split has {len(split)} images; ask for 1 to that")
     return np.sort(np.random.default_rng(seed).choice(len(split), count, replace=False)).tolist()
+
+
+def sample_each_class(split: Split, count: int, seed: int) -> list[int]:
+    """Seeded positions of ``count`` images of each class, class by class; all of a class that has fewer."""
+    if count < 1:
+        raise ValueError(f"--per-class {count}: ask for one image of each class at least")
+    shuffled = np.random.default_rng(seed).permutation(len(split))
+    labels = np.asarray(split.labels)[shuffled]
+    return [int(i) for label in np.unique(labels) for i in shuffled[labels == label][:count]]
 
 
 def find_class(name: str, class_names: list[str]) -> int:

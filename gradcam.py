@@ -3,6 +3,7 @@
     python gradcam.py outputs/quickstart --random 6
     python gradcam.py outputs/quickstart --image photo.jpg --target cat dog
     python gradcam.py outputs/vit outputs/swin --index 3 17 42
+    python gradcam.py outputs/vit outputs/swin --per-class 1
     python gradcam.py outputs/vit --index 3 17 42 --method gradcam hirescam rollout
     python gradcam.py outputs/vit --list-layers
     python gradcam.py outputs/vit outputs/swin --analyze 500
@@ -80,10 +81,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--image", nargs="+", type=Path, metavar="FILE", help="image files of any size and mode")
     images.add_argument("--index", nargs="+", type=int, metavar="I", help="positions in the split, from 0")
     images.add_argument("--random", type=int, metavar="N", help="N random images of the split")
+    images.add_argument("--per-class", type=int, metavar="N", help="N random images of each class")
     images.add_argument("--analyze", type=int, metavar="N", help="measure the maps of N random images of the split")
     images.add_argument("--list-layers", action="store_true", help="show what --layer can be, and stop")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="where the images come from")
-    parser.add_argument("--seed", type=int, default=0, help="of --random and --analyze")
+    parser.add_argument("--seed", type=int, default=0, help="of --random, --per-class and --analyze")
     parser.add_argument("--method", nargs="+", default=["gradcam"], metavar="M", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--layer", nargs="+", metavar="NAME", help="layers to look at (default: by the architecture)")
     parser.add_argument(
@@ -151,7 +153,8 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
     if args.image:
         pictures = read_pictures(run, args.image)
     else:
-        pictures = pick_pictures(run, args.split, indices=args.index, random=args.random, seed=args.seed)
+        which = dict(indices=args.index, random=args.random, per_class=args.per_class, seed=args.seed)
+        pictures = pick_pictures(run, args.split, **which)
     check_targets(args.target or [], class_names, pictures)
     probabilities = predict_pictures(model, pictures, batch_size)
     columns = []

@@ -7,6 +7,7 @@ from PIL import Image
 import gradcam
 from analysis.attribution import heat_maps
 from data import Preprocess, load_dataset
+from explanation import pick_pictures
 from models import cam_layer, input_spec, restore_model
 from runs import Run
 from sources import open_image
@@ -33,6 +34,16 @@ def test_random_images_are_explained(vit_run, capsys):
     assert result["layer"] == "blocks.0.norm1" and result["grid"] == [4, 4] and result["images"] == 3
     assert (vit_run / "gradcam" / "grid-hirescam.png").stat().st_size > 5000
     assert len(list((vit_run / "gradcam").glob("test-*-hirescam.png"))) == 3
+
+
+def test_images_of_each_class(vit_run):
+    pictures = pick_pictures(Run.open(vit_run), "test", per_class=2, seed=3)
+    assert [picture.label for picture in pictures] == [label for label in range(10) for _ in range(2)]
+    assert len({picture.name for picture in pictures}) == 20
+    others = pick_pictures(Run.open(vit_run), "test", per_class=2, seed=4)
+    assert {picture.name for picture in others} != {picture.name for picture in pictures}
+    assert len(pick_pictures(Run.open(vit_run), "test", per_class=10**6)) == 180  # all there are
+    gradcam.main([str(vit_run), "--per-class", "1", "--method", "layercam"])
 
 
 def test_the_written_map_is_that_of_the_image_and_the_class(vit_run):
