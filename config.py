@@ -6,6 +6,7 @@ A config is a YAML file that states only what differs from the defaults below. P
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -324,13 +325,14 @@ def _apply_override(values: dict, override: str) -> None:
 
 def _explain(errors: list[dict], values: dict) -> list[str]:
     """pydantic's errors -> one sentence per key with the value and what is allowed."""
-    known = [line.split(" = ")[0] for line in describe_keys()]
+    described = dict(line.split(" = ", 1) for line in describe_keys())
+    known = list(described)
     sentences, allowed = [], {}
     for error in errors:
         names = [part for part in error["loc"] if isinstance(part, str)]
         key = _longest_key(names, known)
         if error["type"] == "extra_forbidden":
-            sentences.append(f"unknown key {'.'.join(names)}{_nearest_key('.'.join(names), known)}")
+            sentences.append(f"unknown key {'.'.join(names)}{_nearest_key('.'.join(names), described)}")
         elif error["type"] == "missing" and ".".join(names) == key:
             sentences.append(f"{key} is missing and has no default")
         elif error["type"] == "value_error":
@@ -354,10 +356,15 @@ def _longest_key(names: list[str], known: list[str]) -> str:
     return ".".join(names)
 
 
-def _nearest_key(key: str, known: list[str]) -> str:
-    same_name = [k for k in known if k.split(".")[-1] == key.split(".")[-1]]
-    nearest = same_name or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    section = key.rpartition(".")[0]
+def _nearest_key(key: str, known: dict[str, str]) -> str:
+    """A key of that name, one spelt almost so, one described in its words (learning_rate: train.lr), or the most alike."""
+    section, _, name = key.rpartition(".")
+    same_name = [k for k in known if k.split(".")[-1] == name] or [k for k in known if k.endswith(f"_{name}")]
+    words = re.compile(rf"\b{re.escape(name.replace('_', ' '))}\b", re.IGNORECASE)
+    same_meaning = [k for k, about in known.items() if k.startswith(f"{section}.") and words.search(about)]
+    same_meaning.sort(key=lambda k: not re.search(".*".join(k.split(".")[-1]), name))  # what abbreviates it goes first
+    spelling = [difflib.get_close_matches(key, known, n=1, cutoff=cutoff) for cutoff in (0.85, 0.5)]
+    nearest = same_name or spelling[0] or same_meaning or spelling[1]
     siblings = [k for k in known if k.rpartition(".")[0] == section]
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     return hint or f"; valid keys: {', '.join(siblings or known)}"

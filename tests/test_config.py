@@ -75,6 +75,9 @@ def test_every_key_is_described():
         ("data.augment.hflp=0.1", "data.augment.hflip"),
         ("lr=0.1", "train.lr"),  # the right name in the wrong place
         ("train.batchsize=3", "train.batch_size"),
+        ("train.learning_rate=0.1", "train.lr"),  # another name for it
+        ("train.optimizer=sgd", "train.opt"),
+        ("train.ema=true", "train.model_ema"),
     ],
 )
 def test_an_unknown_key_names_the_nearest(tmp_path, override, hint):
