@@ -35,6 +35,9 @@ class TrainingState:
     progress: dict | None = None
     """Within an epoch: step, seconds, and each rank's sums and random states."""
 
+    def __post_init__(self):
+        self.images = self.dataset.fingerprints()
+
     @property
     def evaluated(self) -> nn.Module:
         """The model whose accuracy counts: the average, if there is one."""
@@ -74,6 +77,7 @@ class TrainingState:
         if not self.run.path("last.pt").is_file():
             return
         checkpoint = self.run.load_checkpoint("last.pt")
+        self.dataset.check_images(checkpoint.get("images", {}))
         self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
@@ -149,4 +153,5 @@ class TrainingState:
             "model": {key: tensor.cpu() for key, tensor in model.state_dict().items()},
             "class_names": list(self.dataset.class_names),
             "input_spec": input_spec(model).to_dict(),
+            "images": self.images,
         }

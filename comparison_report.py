@@ -250,7 +250,9 @@ def _draw_disagreements(entries: Sequence[Entry], limit: int = 15) -> dict[str, 
     if not len(positions):
         return {}
     data = entries[0].run.config.data
-    split = load_dataset(data, seed=data.split_seed).split(entries[0].metrics["split"])
+    dataset = load_dataset(data, seed=data.split_seed)
+    split = dataset.split(entries[0].metrics["split"])
+    dataset.check_images({split.name: entries[0].metrics["fingerprint"]})
     captions = []
     for i in positions:
         lines = [(f"{split.name}-{i}: {entries[0].class_names[split.labels[i]]}", None)]

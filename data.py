@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -180,6 +180,22 @@ class Dataset:
     def split(self, name: str) -> Split:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
+    def fingerprints(self) -> dict[str, str]:
+        """Of the images that a run is trained on and selected by; a test split of its own may change afterwards."""
+        return {name: self.split(name).fingerprint() for name in ("train", "val")}
+
+    def check_images(self, expected: Mapping[str, str]) -> None:
+        """Raise ValueError unless the splits have these fingerprints.
+
+        Where splits are cut from one folder, a file more or less moves images from one to another.
+        """
+        changed = [name for name, images in expected.items() if self.split(name).fingerprint() != images]
+        if changed:
+            raise ValueError(
+                f"data.root holds other {' and '.join(changed)} images than when the run was trained (files were added, "
+                "removed or renamed), so that held-out ones may have been trained on; restore the folder, or train anew"
+            )
+
 
 def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
     """The dataset ``cfg.dataset`` with its three splits; ``cfg.image_size`` must be set.
@@ -218,6 +234,8 @@ def _cut(pool: np.ndarray, labels: np.ndarray, count: int, key: str, seed: int) 
 
     if count == 0:
         return pool, pool[:0]
+    if count >= len(pool):
+        raise ValueError(f"{key} asks for {count:,} images, and {len(pool):,} are left to be cut from; lower it")
     try:
         rest, held_out = train_test_split(pool, test_size=count, stratify=labels[pool], random_state=seed)
     except ValueError as error:

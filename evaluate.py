@@ -108,6 +108,7 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
         print(f"evaluating {run.directory}: {said}")
     checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
     dataset = load_dataset(run.config.data, seed=run.config.data.split_seed)
+    dataset.check_images(checkpoint.get("images", {}))
     split = dataset.split(args.split)
     model = restore_model(run.config, checkpoint).to(device)
     predictor = FlipAverage(model) if args.tta else model

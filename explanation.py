@@ -102,9 +102,17 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
     return [Picture(name, fit_image(x, cfg.size, cfg.photo_filter), None) for name, x in zip(names, images)]
 
 
+def load_split(run: Run, name: str, checkpoint: dict) -> Split:
+    """Images of a run that trained ``checkpoint``; ValueError if the data have changed since."""
+    dataset = load_dataset(run.config.data, seed=run.config.data.split_seed)
+    dataset.check_images(checkpoint.get("images", {}))
+    return dataset.split(name)
+
+
 def pick_pictures(
     run: Run,
     split_name: str,
+    checkpoint: dict,
     *,
     indices: Sequence[int] | None = None,
     random: int | None = None,
@@ -112,7 +120,7 @@ def pick_pictures(
     seed: int = 0,
 ) -> list[Picture]:
     """Images of one of ``run``'s splits: at ``indices``, or drawn with ``seed``: ``random`` ones, or some of each class."""
-    split: Split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(split_name)
+    split = load_split(run, split_name, checkpoint)
     if random is not None:
         indices = sample_indices(split, random, seed, option="--random")
     elif per_class is not None:

@@ -23,9 +23,9 @@ from analysis.randomization import correlation_with_depth
 from analysis.report import to_markdown
 from analysis.statistics import estimate
 from console import print_table
-from data import Split, load_dataset
+from data import Split
 from devices import autocast, select_precision
-from explanation import sample_indices
+from explanation import load_split, sample_indices
 from inference import preprocessing
 from models import CamLayer, cam_layer, create_model, input_spec, restore_model
 from runs import Run, comparison_folder
@@ -119,7 +119,7 @@ def analyze_runs(
     for run in runs:
         checkpoint = run.load_checkpoint(f"{checkpoint_name}.pt")
         model = restore_model(run.config, checkpoint).to(device)
-        split = load_dataset(run.config.data, seed=run.config.data.split_seed).split(split_name)
+        split = load_split(run, split_name, checkpoint)
         layer = cam_layer(model, layer_name)
         result, own = analyze(
             run, model, layer, split, methods=methods, num_images=num_images, seed=seed, device=device

@@ -16,6 +16,7 @@ gradcam/statistics.json with figures, and for several runs explanations.json in 
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,14 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     unused = [name for name in args.layer or [] if name not in used]
     if unused:
         raise ValueError(f"--layer {unused[0]}: no run has such a layer; --list-layers shows those of each")
-    faulty = [column for column in columns if column.remedy]
-    if faulty:
-        faults = [e for e in faulty[0].explanations if e.fault]
-        more = f" (and maps of {len(faulty) - 1} more columns)" if len(faulty) > 1 else ""
-        first = f"{faults[0].picture.name}: {faults[0].fault}"
-        raise ValueError(
-            f"{faulty[0].place}: {len(faults)} of the maps say nothing ({first}){more}; {faulty[0].remedy}"
-        )
+    report_faults(columns)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -154,7 +148,7 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
         pictures = read_pictures(run, args.image)
     else:
         which = dict(indices=args.index, random=args.random, per_class=args.per_class, seed=args.seed)
-        pictures = pick_pictures(run, args.split, **which)
+        pictures = pick_pictures(run, args.split, checkpoint, **which)
     check_targets(args.target or [], class_names, pictures)
     probabilities = predict_pictures(model, pictures, batch_size)
     columns = []
@@ -169,6 +163,21 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
                 remedy = find_remedy(model, method, layer, faulty) if faulty else None
                 columns.append(Column(run, class_names, method, layer, target, explanations, remedy))
     return columns
+
+
+def report_faults(columns: list[Column]) -> None:
+    """Say which maps say nothing, and what to do: an error where a column has no other, else a warning."""
+    faulty = [column for column in columns if column.remedy]
+    if not faulty:
+        return
+    worst = max(faulty, key=lambda column: sum(e.map is None for e in column.explanations))
+    faults = [e for e in worst.explanations if e.map is None]
+    first, of = f"{faults[0].picture.name}: {faults[0].fault}", len(worst.explanations)
+    more = f" (and maps of {len(faulty) - 1} more columns)" if len(faulty) > 1 else ""
+    message = f"{worst.place}: {len(faults)} of {of} maps say nothing ({first}){more}; {worst.remedy}"
+    if len(faults) == of:
+        raise ValueError(message)
+    print(f"warning: {message}", file=sys.stderr)
 
 
 # ---------------------------------------------------------------- what is written

@@ -168,7 +168,10 @@ class Run(Folder):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a truncated or foreign file fails in many ways
-            raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__})") from None
+            raise ValueError(
+                f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
+                "use the other of best.pt and last.pt, or train the run again with --overwrite"
+            ) from None
 
 
 def scalar_writer(run: Run):
@@ -208,8 +211,9 @@ def check_directory(config: Config, *, resume: bool, overwrite: bool) -> None:
     if not is_run(directory):
         raise ValueError(f"{directory} exists and is not a run directory; move it away or choose another name")
     if not (resume or overwrite):
-        state = "is finished" if (directory / "train.json").is_file() else "holds an unfinished run"
-        raise ValueError(f"{directory} {state}; pass --resume to go on, --overwrite to replace it, or name=...")
+        finished = (directory / "train.json").is_file()
+        state = "is finished; pass" if finished else "holds an unfinished run; pass --resume to go on,"
+        raise ValueError(f"{directory} {state} --overwrite to replace it, or name=... for another")
     changed = differing_keys(load_config(directory / "config.yaml"), config) if resume else []
     if changed:
         raise ValueError(f"{directory} cannot be resumed with another config ({'; '.join(changed)}); see --overwrite")

@@ -48,8 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             try:
                 run = train(config, device=device, resume=args.resume, overwrite=args.overwrite)
             except Interrupted as stop:
-                resume = f"python train.py {config.run_directory / 'config.yaml'} --resume"
-                print(f"{stop}; what was done is saved. Go on with: {resume}", file=sys.stderr)
+                resume = f"Go on with: python train.py {config.run_directory / 'config.yaml'} --resume"
+                finished = (config.run_directory / "train.json").is_file()
+                print(
+                    f"{stop}; what was done is saved. {'This run is finished.' if finished else resume}",
+                    file=sys.stderr,
+                )
                 sys.exit(stop.exit_code)
             if distributed.is_main():
                 report(run)
@@ -98,7 +102,11 @@ def train(config: Config, *, device: torch.device, resume: bool = False, overwri
         trainer.state.restore()
     try:
         trainer.fit()
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ValueError) as error:
+        if distributed.is_main() and not (run.finished or run.path("last.pt").is_file()):
+            remove_run(run.directory)  # no epoch was finished: once the cause is mended, the same command starts anew
+        if isinstance(error, ValueError):
+            raise
         size, parts = config.train.batch_size, config.train.grad_accum_steps
         raise ValueError(
             f"out of memory on {device} with train.batch_size={size}; try train.grad_accum_steps={2 * parts}, which takes "
@@ -172,6 +180,9 @@ class Trainer:
                 if len(log) == self.cfg.epochs:
                     stopped_because = "all_epochs_done"
                     break
+                signal = max(distributed.gather(self.signals.received))
+                if signal:  # in the last step of an epoch, or in validation
+                    raise Interrupted(signal)
                 row = self.train_epoch(len(log))
                 if not math.isfinite(row["train_loss"]):
                     stopped_because = "non_finite_loss"
@@ -190,9 +201,10 @@ class Trainer:
         if self.signals.received:  # in the last epoch: this run is done, but the configs after it are not wanted
             raise Interrupted(self.signals.received)
         if stopped_because == "non_finite_loss":
+            remedy = ", or set train.amp=bf16" if self.precision == "fp16" else ""
             raise ValueError(
                 f"{self.run.directory}: the loss is not finite in epoch {row['epoch']} (lr {row['lr']:.2g}, "
-                f"{self.precision}); lower train.lr, lengthen train.warmup_epochs, or set train.amp=bf16 or fp32"
+                f"{self.precision}); lower train.lr or lengthen train.warmup_epochs{remedy}"
             )
 
     def plan(self, order: torch.Generator) -> list[Selection]:

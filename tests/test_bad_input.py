@@ -98,7 +98,11 @@ def test_image_folders(tmp_path, fails):
     (root / "train" / "wolf").rmdir()
     broken = root / "train" / "cat" / "005.png"
     broken.write_bytes(b"not an image")
-    assert f"{broken}: not a readable image" in fails(train.main, *on_folder(tmp_path, root))
+    for _ in range(2):  # nothing is left behind that would have to be overwritten
+        assert f"{broken}: not a readable image" in fails(train.main, *on_folder(tmp_path, root))
+    assert "data.val_fraction asks for 36 images, and 36 are left" in fails(
+        train.main, *on_folder(tmp_path, root), "data.val_fraction=0.99"
+    )
 
 
 @pytest.mark.parametrize("main", [evaluate.main, gradcam.main])

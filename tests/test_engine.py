@@ -249,7 +249,23 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number, c
     assert same(weights(start(tmp_path, *RESUMED, "--resume", name="stopped")), weights(uninterrupted))
 
 
-def test_a_signal_in_the_last_epoch_stops_the_configs_after_it(tmp_path, monkeypatch):
+def test_a_signal_stops_epochs_of_a_single_step_and_validation(tmp_path, monkeypatch, capsys):
+    validate = train.Trainer.validate
+
+    def signalled(trainer):
+        os.kill(os.getpid(), signal.SIGINT)
+        return validate(trainer)
+
+    monkeypatch.setattr(train.Trainer, "validate", signalled)
+    with pytest.raises(SystemExit) as stop:
+        start(tmp_path, "train.epochs=5", "train.batch_size=2000")
+    assert stop.value.code == 130
+    assert "--resume" in capsys.readouterr().err
+    run = Run.open(tmp_path / "tiny")
+    assert len(run.read_log()) == 1 and not run.finished
+
+
+def test_a_signal_in_the_last_epoch_stops_the_configs_after_it(tmp_path, monkeypatch, capsys):
     end_epoch = TrainingState.end_epoch
 
     def signalled(state, row):
@@ -261,6 +277,7 @@ def test_a_signal_in_the_last_epoch_stops_the_configs_after_it(tmp_path, monkeyp
     with pytest.raises(SystemExit) as stop:
         train.main([*paths, f"output_root={tmp_path}", "train.epochs=1"])
     assert stop.value.code == 143
+    assert "This run is finished." in capsys.readouterr().err
     assert Run.open(tmp_path / "one").finished and not (tmp_path / "two").exists()
 
 
@@ -305,6 +322,7 @@ def test_out_of_memory_names_the_batch_size(tmp_path, monkeypatch):
     monkeypatch.setattr(train.Trainer, "train_step", too_much)
     with pytest.raises(ValueError, match=r"batch_size=128; try train\.grad_accum_steps=2.*train\.batch_size=64"):
         start(tmp_path)
+    assert not (tmp_path / "tiny").exists()
 
 
 # ---------------------------------------------------------------- several processes

@@ -12,6 +12,7 @@ from conftest import TINY_VIT, make_config, make_folder, write_config
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import evaluate
+import gradcam
 import train
 from analysis import metrics
 from analysis.metrics import Predictions
@@ -298,3 +299,33 @@ def test_disagreements_come_with_the_largest_spread_first():
     second = Predictions(np.log(np.array([[0.2, 0.8], [0.4, 0.6], [0.3, 0.7], [0.6, 0.4]])), labels)
     assert disagreements([first, second]).tolist() == [0, 1]
     assert disagreements([first, first]).tolist() == []
+
+
+def test_images_that_changed_after_training_are_refused(tmp_path):
+    """One photo more, and the splits would be cut anew: images of the training split among those of the test split."""
+    root = make_folder(tmp_path / "photos", splits=("",), count=20)
+    values = {**TINY_VIT, "data": {"dataset": "imagefolder", "root": str(root), "image_size": 16}}
+    config = str(write_config(tmp_path, values, "photos-run"))
+    train.main([config, f"output_root={tmp_path}", "train.epochs=1"])
+    run = tmp_path / "photos-run"
+    added = root / "cat" / "0000.png"
+    added.write_bytes((root / "cat" / "000.png").read_bytes())
+    (run / "train.json").rename(tmp_path / "train.json")
+    with pytest.raises(ValueError, match="other train and val images than when the run was trained"):
+        train.main([config, f"output_root={tmp_path}", "train.epochs=1", "--resume"])
+    (tmp_path / "train.json").rename(run / "train.json")
+    for main, arguments in ((evaluate.main, []), (gradcam.main, ["--index", "0"]), (gradcam.main, ["--analyze", "2"])):
+        with pytest.raises(ValueError, match="other train and val images"):
+            main([str(run), *arguments])
+    gradcam.main([str(run), "--image", str(added), "--method", "eigencam"])  # needs none of them
+    added.unlink()
+    evaluate.main([str(run)])
+
+
+def test_test_images_of_their_own_may_change(tmp_path):
+    root = make_folder(tmp_path / "photos", splits=("train", "test"), count=12)
+    values = {**TINY_VIT, "data": {"dataset": "imagefolder", "root": str(root), "image_size": 16}}
+    train.main([str(write_config(tmp_path, values, "own-test")), f"output_root={tmp_path}", "train.epochs=1"])
+    (root / "test" / "cat" / "0000.png").write_bytes((root / "test" / "cat" / "000.png").read_bytes())
+    evaluate.main([str(tmp_path / "own-test")])
+    assert Run.open(tmp_path / "own-test").read_json("metrics.json")["num_images"] == 37

@@ -7,7 +7,7 @@ from PIL import Image
 import gradcam
 from analysis.attribution import heat_maps
 from data import Preprocess, load_dataset
-from explanation import pick_pictures
+from explanation import Column, Explanation, Picture, pick_pictures
 from models import cam_layer, input_spec, restore_model
 from runs import Run
 from sources import open_image
@@ -37,12 +37,14 @@ def test_random_images_are_explained(vit_run, capsys):
 
 
 def test_images_of_each_class(vit_run):
-    pictures = pick_pictures(Run.open(vit_run), "test", per_class=2, seed=3)
+    run = Run.open(vit_run)
+    checkpoint = run.load_checkpoint("best.pt")
+    pictures = pick_pictures(run, "test", checkpoint, per_class=2, seed=3)
     assert [picture.label for picture in pictures] == [label for label in range(10) for _ in range(2)]
     assert len({picture.name for picture in pictures}) == 20
-    others = pick_pictures(Run.open(vit_run), "test", per_class=2, seed=4)
+    others = pick_pictures(run, "test", checkpoint, per_class=2, seed=4)
     assert {picture.name for picture in others} != {picture.name for picture in pictures}
-    assert len(pick_pictures(Run.open(vit_run), "test", per_class=10**6)) == 180  # all there are
+    assert len(pick_pictures(run, "test", checkpoint, per_class=10**6)) == 180  # all there are
     gradcam.main([str(vit_run), "--per-class", "1", "--method", "layercam"])
 
 
@@ -83,11 +85,27 @@ def test_several_runs_make_one_grid(family_runs, tmp_path):
 
 
 def test_blank_maps_are_named_after_the_rest_is_written(family_runs, capsys):
-    with pytest.raises(ValueError, match=r"gradcam at blocks\.1: 2 of the maps say nothing \(test-0: the map is blank"):
+    with pytest.raises(ValueError, match=r"gradcam at blocks\.1: 2 of 2 maps say nothing \(test-0: the map is blank"):
         gradcam.main([str(family_runs["vit"]), "--index", "0", "1", "--layer", "blocks.1"])
     printed = capsys.readouterr().out
     assert printed.count("the map is blank") == 2 and "grid-gradcam.png" in printed
     assert not list((family_runs["vit"] / "gradcam").glob("test-*-gradcam.png"))
+
+
+def test_some_blank_maps_are_a_warning(capsys):
+    def column(*faults):
+        maps = [
+            Explanation(Picture(f"test-{i}", None, None), None if fault else np.ones((2, 2)), fault, 0, np.ones(1), 0.1)
+            for i, fault in enumerate(faults)
+        ]
+        return Column(None, ["cat"], "gradcam", None, None, maps, "try another" if any(faults) else None)
+
+    gradcam.report_faults([column(None, None)])
+    assert not capsys.readouterr().err
+    gradcam.report_faults([column(None, None), column(None, "the map is blank")])
+    assert "warning: gradcam: 1 of 2 maps say nothing (test-1: the map is blank); try" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="2 of 2 maps say nothing"):
+        gradcam.report_faults([column(None, "blank"), column("blank", "blank")])
 
 
 def test_runs_of_different_images_make_no_grid(vit_run, family_runs):
