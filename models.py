@@ -12,7 +12,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from config import Config
-from weights import find_weights, load_weights, pretrained_cfg
+from weights import find_weights, load_weights, misfits, pretrained_cfg
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,18 @@ def create_model(cfg: Config, *, num_classes: int) -> nn.Module:
 
 
 def restore_model(cfg: Config, checkpoint: dict) -> nn.Module:
-    """Rebuild the model of a run from its config and one of its checkpoints, in evaluation mode."""
+    """Rebuild the model of a run from its config and one of its checkpoints, in evaluation mode.
+
+    Raises ValueError if the config has been changed since, so that its model is another one.
+    """
     model = _build(cfg, num_classes=len(checkpoint["class_names"]))
+    problems = misfits(checkpoint["model"], model.state_dict())
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ValueError(
+            f"{cfg.name}: the weights do not fit the model that config.yaml describes: {problems[0]}{more}; put model and "
+            "data.image_size in config.yaml back to what was trained, or train again with --overwrite"
+        )
     model.load_state_dict(checkpoint["model"])
     model.input_spec = InputSpec.from_dict(checkpoint["input_spec"])
     return model.eval()
@@ -100,7 +110,14 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
     try:
         model = timm.create_model(cfg.model.name, num_classes=num_classes, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}") from None
+        hint = ""
+        if "unexpected keyword argument 'pretrained_cfg'" in str(error):
+            hint = (
+                "; register it with architectures.registry.register_variants, which keeps timm's own arguments from it"
+            )
+        elif "unexpected keyword argument" in str(error) and cfg.model.kwargs:
+            hint = "; model.kwargs of the config are kept when model.name changes: model.kwargs={} clears them"
+        raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}{hint}") from None
     if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 4:  # not just a patch embedding
         model = model.to(memory_format=torch.channels_last)
     if cfg.data.size != tuple(pretrained_cfg(cfg.model.name).input_size[1:]) or cfg.model.kwargs:
