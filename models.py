@@ -12,7 +12,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from config import Config
-from weights import find_weights, load_weights, pretrained_cfg
+from weights import find_weights, load_weights, misfits, pretrained_cfg
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,18 @@ def create_model(cfg: Config, *, num_classes: int) -> nn.Module:
 
 
 def restore_model(cfg: Config, checkpoint: dict) -> nn.Module:
-    """Rebuild the model of a run from its config and one of its checkpoints, in evaluation mode."""
+    """Rebuild the model of a run from its config and one of its checkpoints, in evaluation mode.
+
+    Raises ValueError if the config has been changed since, so that its model is another one.
+    """
     model = _build(cfg, num_classes=len(checkpoint["class_names"]))
+    problems = misfits(checkpoint["model"], model.state_dict())
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ValueError(
+            f"{cfg.name}: the weights do not fit the model that config.yaml describes: {problems[0]}{more}; put model and "
+            "data.image_size in config.yaml back to what was trained, or train again with --overwrite"
+        )
     model.load_state_dict(checkpoint["model"])
     model.input_spec = InputSpec.from_dict(checkpoint["input_spec"])
     return model.eval()
@@ -100,7 +110,14 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
     try:
         model = timm.create_model(cfg.model.name, num_classes=num_classes, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}") from None
+        hint = ""
+        if "unexpected keyword argument 'pretrained_cfg'" in str(error):
+            hint = (
+                "; register it with architectures.registry.register_variants, which keeps timm's own arguments from it"
+            )
+        elif "unexpected keyword argument" in str(error) and cfg.model.kwargs:
+            hint = "; model.kwargs of the config are kept when model.name changes: model.kwargs={} clears them"
+        raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}{hint}") from None
     if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 4:  # not just a patch embedding
         model = model.to(memory_format=torch.channels_last)
     if cfg.data.size != tuple(pretrained_cfg(cfg.model.name).input_size[1:]) or cfg.model.kwargs:
@@ -144,6 +161,15 @@ def apply_tuning(model: nn.Module, policy: str) -> None:
     """
     if policy == "full":
         return
+    if not hasattr(model, "group_matcher"):  # the head is known all the same
+        if policy != "head" or not hasattr(model, "get_classifier"):
+            raise ValueError(
+                f"model.tune = {policy}: {type(model).__name__} does not say which layers these are; give it a group_matcher "
+                "as in architectures/shallow_vit.py (for head a get_classifier will do), or take full"
+            )
+        model.requires_grad_(False)
+        model.get_classifier().requires_grad_(True)
+        return
     layer_of = group_parameters(
         model, model.group_matcher(coarse=False), reverse=True
     )  # parameter -> stem, blocks, head
@@ -181,7 +207,8 @@ def cam_layer(model: nn.Module, name: str | None = None) -> CamLayer:
     """The layer ``name``, or by default the last one that sees more than one place and still feeds the logits.
 
     Transformers: the ``norm1`` of the last block (behind it, a class token alone reaches the logits, and a map of the
-    patch tokens is blank). Convolutional networks: the last stage. One forward pass on the model's device finds the grid.
+    patch tokens is blank). Convolutional networks: the last stage. Else: the last of `cam_layers` that a gradient reaches.
+    One forward pass on the model's device finds the grid.
     Raises ValueError for a name that the model lacks (nearest names) or whose output is no map.
     """
     modules = dict(model.named_modules())
@@ -194,10 +221,13 @@ def cam_layer(model: nn.Module, name: str | None = None) -> CamLayer:
         layer = _describe_layer(model, candidate, shapes.get(candidate))
         if layer and (name or layer.grid != (1, 1)):
             return layer
+    listed = [] if name else cam_layers(model)
+    if listed:
+        return ([layer for layer, reached in listed if reached] or [layer for layer, _ in listed])[-1]
     raise ValueError(
         f"--layer {name}: its output {shapes.get(name)} is not a map over the image; --list-layers shows those that are"
         if name
-        else f"no layer of {type(model).__name__} keeps a grid larger than 1x1 at this image size; name one with --layer"
+        else f"no layer of {type(model).__name__} keeps a grid larger than 1x1 at this image size; train at a larger one"
     )
 
 
@@ -209,6 +239,8 @@ def cam_layers(model: nn.Module) -> list[tuple[CamLayer, bool]]:
     modules = dict(model.named_modules())
     found = [_describe_layer(model, name, shape) for name, shape in _output_shapes(model).items()]
     layers = [x for x in found if x and x.grid != (1, 1) and any(True for _ in modules[x.name].parameters())]
+    if not layers:
+        return []
     outputs: dict[str, Tensor] = {}
     with _outputs(model, {layer.name: layer.module for layer in layers}, outputs.__setitem__), torch.enable_grad():
         images = torch.randn(1, 3, *input_spec(model).size, device=next(model.parameters()).device)

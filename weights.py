@@ -10,24 +10,38 @@ from pathlib import Path
 
 import timm
 import torch
-from torch import nn
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
 
 import architectures  # noqa: F401  (registers the project's own models with timm)
 from network import require_network
 
 
 def pretrained_cfg(name: str):
-    """timm's description of a model and its default weights; ValueError with the nearest names if there is none."""
+    """timm's description of a model and its default weights, or timm's defaults for a model that was registered without.
+
+    ValueError with the nearest names for an unknown model.
+    """
     if not timm.is_model(name):
-        architecture = name.split(".")[0]
-        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        nearest = _nearest_models(name.split(".")[0])
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
         raise ValueError(f"model.name = {name!r} is neither a timm model nor one of the project's own{hint}")
     try:
-        return timm.get_pretrained_cfg(name)
+        return timm.get_pretrained_cfg(name) or PretrainedCfg()
     except RuntimeError:
         known = timm.list_pretrained(f"{name.split('.')[0]}.*")
         raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; known: {', '.join(known)}") from None
+
+
+def _nearest_models(name: str) -> list[str]:
+    """At most three names that are like this one, as a whole or as far as it goes (vit_tinny: vit_tiny_patch16_224)."""
+
+    def likeness(known: str) -> float:
+        return max(difflib.SequenceMatcher(None, part, name).ratio() for part in (known, known[: len(name)]))
+
+    scores = {known: likeness(known) for known in timm.list_models()}
+    ranked = sorted(sorted(scores, key=len), key=scores.get, reverse=True)  # of equals the shortest first
+    return [known for known in ranked if scores[known] >= 0.5][:3]
 
 
 def corpus_of(tag: str) -> str:
@@ -105,6 +119,17 @@ def _find_in_folder(name: str, folder: Path) -> Weights:
     return Weights(found[0], corpus_of(tag) if tag else str(folder), cfg.get("license"), normalization)
 
 
+def misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """What keeps ``state`` from being loaded into a model whose own state is ``wanted``, a phrase for each key."""
+    problems = [
+        f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    problems += [f"{key} is missing" for key in wanted if key not in state]
+    return problems + [f"{key} is not part of the model" for key in state if key not in wanted]
+
+
 def load_weights(model: nn.Module, path: Path) -> dict | None:
     """Load every weight but a head of other classes; a run's own checkpoint also gives back its ``input_spec``.
 
@@ -128,20 +153,14 @@ def load_weights(model: nn.Module, path: Path) -> dict | None:
     if adapt:
         state = adapt(state, model)
     wanted = model.state_dict()
-    heads = model.pretrained_cfg["classifier"]
+    heads = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"  # as in architectures.registry
     head_keys = {
         f"{head}.{part}" for head in ([heads] if isinstance(heads, str) else heads) for part in ("weight", "bias")
     }
     if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
         state = {key: value for key, value in state.items() if key not in head_keys}
         wanted = {key: value for key, value in wanted.items() if key not in head_keys}
-    problems = [
-        f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
-    problems += [f"{key} is missing" for key in wanted if key not in state]
-    problems += [f"{key} is not part of the model" for key in state if key not in wanted]
+    problems = misfits(state, wanted)
     if problems:
         more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")

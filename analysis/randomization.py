@@ -29,7 +29,15 @@ def cascade(model: nn.Module, untrained: nn.Module) -> Iterator[tuple[str, nn.Mo
 
 
 def layer_groups(model: nn.Module) -> list[tuple[str, list[str]]]:
-    """(name, keys of the state) of timm's layer groups, from stem to head; a module's buffers go with its parameters."""
+    """(name, keys of the state) of timm's layer groups, from stem to head; a module's buffers go with its parameters.
+
+    A model that does not say what its groups are has one for every module, in the order of their definition.
+    """
+    if not hasattr(model, "group_matcher"):
+        of_name: dict[str, list[str]] = {}
+        for key in model.state_dict():
+            of_name.setdefault(key.rpartition(".")[0] or "stem", []).append(key)
+        return list(of_name.items())
     layer_of = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
     of_module = {name.rpartition(".")[0]: layer for name, layer in layer_of.items()}
     groups: dict[int, list[str]] = {}

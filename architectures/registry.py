@@ -1,8 +1,9 @@
 """Variants of an architecture -> models that ``timm.create_model`` knows by name."""
 
+import inspect
 import sys
 
-from timm.models import build_model_with_cfg, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 
@@ -23,17 +24,30 @@ class Classifier(nn.Module):
 def register_variants(model_class: type[nn.Module], variants: dict[str, dict]) -> None:
     """Register each name with its arguments; called at the end of the module that defines ``model_class``.
 
-    That module also holds ``default_cfgs`` and ``checkpoint_filter_fn``, as timm's do.
+    That module may also hold ``default_cfgs`` and ``checkpoint_filter_fn``, as timm's do. A name without a default cfg gets
+    timm's (224 px, ImageNet's normalisation); a class that takes ``img_size`` is then built for the size of the images.
     """
+    module = sys.modules[model_class.__module__]
+    plain = dict(fixed_input_size="img_size" in inspect.signature(model_class).parameters, classifier="head")
+    stated = getattr(module, "default_cfgs", {})
+    module.default_cfgs = {**generate_default_cfgs({f"{name}.untrained": plain for name in variants}), **stated}
     for name, arguments in variants.items():
         register_model(_entrypoint(model_class, name, arguments))
 
 
 def _entrypoint(model_class: type[nn.Module], name: str, arguments: dict):
     def build(pretrained: bool = False, **kwargs) -> nn.Module:
-        filter_fn = sys.modules[model_class.__module__].checkpoint_filter_fn
         kwargs = {**arguments, **kwargs}
-        return build_model_with_cfg(model_class, name, pretrained, pretrained_filter_fn=filter_fn, **kwargs)
+        taken = inspect.signature(model_class).parameters
+        # timm adds the number of channels; a model that is always fed three need not take it.
+        takes_channels = (
+            "in_chans" in kwargs or "in_chans" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+        )
+        options = dict(
+            pretrained_filter_fn=getattr(sys.modules[model_class.__module__], "checkpoint_filter_fn", None),
+            kwargs_filter=None if takes_channels else ("in_chans",),
+        )
+        return build_model_with_cfg(model_class, name, pretrained, **options, **kwargs)
 
     build.__name__, build.__module__ = name, model_class.__module__
     return build

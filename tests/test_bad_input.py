@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import TINY_VIT, make_folder, write_config
 from PIL import Image
 
@@ -121,6 +122,17 @@ def test_checkpoints_that_are_missing_or_damaged(tmp_path, fails, vit_run, main)
     assert "best.pt is damaged" in fails(main, copy, *arguments)
     assert (copy / "last.pt").is_file()
     run_script(main, [str(copy), "--checkpoint", "last", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("main", [evaluate.main, gradcam.main])
+def test_a_config_that_was_changed_after_training(tmp_path, fails, vit_run, main):
+    arguments = ["--random", 1] if main is gradcam.main else []
+    copy = unfinished(tmp_path, vit_run, without=[])
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config["model"]["kwargs"]["depth"] = 2
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    message = fails(main, copy, *arguments)
+    assert "blocks.1.norm1.weight is missing (and 11 more)" in message and "back to what was trained" in message
 
 
 def test_gradcam_arguments(fails, vit_run, tmp_path):

@@ -400,6 +400,11 @@ def test_layers_that_do_not_exist_or_are_no_maps():
 def test_unknown_models_name_the_nearest():
     with pytest.raises(ValueError, match="nearest: vit_tiny_patch16_224"):
         build("vit_tiny_patch16_22")
+    for name in ("vit_tinny", "vit_tiny"):  # far longer in full
+        with pytest.raises(ValueError, match=r"nearest: .*vit_tiny_patch16_224"):
+            build(name)
+    with pytest.raises(ValueError, match=r"own$"):
+        build("zzz_qqq")
     with pytest.raises(ValueError, match="no weights of that tag"):
         build("resnet18.no_such_tag")
 
@@ -408,6 +413,13 @@ def test_unknown_models_name_the_nearest():
 def test_arguments_that_a_model_refuses_are_named(kwargs):
     with pytest.raises(ValueError, match=r"img_size|no_such_argument|patch|7"):
         build("shallow_vit", kwargs=kwargs)
+
+
+def test_arguments_of_another_architecture_say_how_to_clear_them():
+    with pytest.raises(
+        ValueError, match=r"'depth'; model\.kwargs of the config are kept .* model\.kwargs=\{\} clears them"
+    ):
+        build("swin_tiny_patch4_window7_224", kwargs={"depth": 2})
 
 
 def test_the_projects_models_are_timms():
