@@ -15,9 +15,9 @@ from comparison import (
     Entry,
     caveats,
     check_comparable,
+    evaluated_on,
     group_by_seed,
     hardware_of,
-    name_runs,
     read_entry,
     short,
     size_of,
@@ -26,7 +26,7 @@ from config import differing_values
 from console import print_result, print_table
 from corruptions import SEVERITIES, by_severity
 from data import load_dataset
-from runs import Folder, Run, comparison_folder, file_suffix
+from runs import Folder, Run, comparison_folder
 
 NOT_ALIKE = (
     "Reported numbers are from other code and hardware, and may count other things: 'FLOPs' that are multiply-accumulates "
@@ -34,12 +34,17 @@ NOT_ALIKE = (
 )
 
 
-def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | None) -> None:
-    """Report over runs that have been evaluated. Raises ValueError if they cannot be compared."""
-    entries = [read_entry(run, name, file_suffix(split, tta)) for run, name in zip(runs, name_runs(runs))]
+def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
+    """Report over runs that have been evaluated, from the files that carry ``suffix`` in their names.
+
+    Raises ValueError if the runs cannot be compared.
+    """
+    entries = [read_entry(run, suffix) for run in runs]
     check_comparable(entries)
     groups = group_by_seed(entries)
     folder = comparison_folder(list(runs), output)
+    if output is None:
+        folder = Folder(f"{folder.directory}{suffix}")
     hits = [np.stack([entry.predictions.correct for entry in group]) for group in groups.values()]
     pairs = compare_pairs(list(groups), hits)
     seeds = {name: summarize_seeds([e.metrics["accuracy"] for e in group]) for name, group in groups.items()}
@@ -66,14 +71,15 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
             figures={k: caption for k, (_, caption) in drawn.items() if k not in ("accuracy.png", "cost.png")},
         ),
         *_explanations(entries, folder),
-        Section("Each run", figures=_own_figures(entries, folder, file_suffix(split, tta))),
+        Section("Each run", figures=_own_figures(entries, folder, suffix)),
         Section("What the runs differ in", table=setting_rows(entries)),
         Section("How it was computed", findings=notes(entries, groups)),
     ]
-    title = f"Comparison of {len(entries)} runs on {entries[0].metrics['num_images']:,} images ({split} split)"
+    first = entries[0].metrics
+    title = f"Comparison of {len(entries)} runs on {first['num_images']:,} images ({evaluated_on(first)})"
     written = [folder.save_figure(name, figure) for name, (figure, _) in drawn.items()]
     images = {name: folder.path(name).read_bytes() for section in sections for name in section.figures}
-    stored = {"split": split, "tta": tta, "runs": results, "pairs": pairs}
+    stored = {key: first[key] for key in ("split", "checkpoint", "tta")} | {"runs": results, "pairs": pairs}
     written = [
         folder.save_text("report.html", report.to_html(title, sections, images)),
         folder.save_text("report.md", report.to_markdown(title, sections)),
@@ -170,7 +176,7 @@ def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dic
             comparison_figures.overview(
                 names,
                 {
-                    "test accuracy": (accuracy, intervals, True),
+                    f"{metrics[0]['split']} accuracy": (accuracy, intervals, True),
                     "top-1 error": ([m["top1_error"] for m in metrics], 1 - intervals[:, ::-1], True),
                     "model size (M parameters)": (params, None, False),
                     "inference time (ms/image, batch 1)": (latency, None, False),

@@ -12,16 +12,26 @@ from conftest import TINY_VIT, make_config, make_folder, write_config
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import evaluate
+import gradcam
 import train
 from analysis import metrics
 from analysis.metrics import Predictions
 from comparison_report import disagreements
+from config import load_config
 from corruptions import CORRUPTIONS
 from data import Preprocess, Split, load_dataset
 from inference import predict_split
 from models import create_model, restore_model
 from runs import Run
 from sources import Pixels
+
+
+def copy_run(run, directory, **values):
+    """A copy of a run under its directory's name."""
+    shutil.copytree(run, directory)
+    config = load_config(directory / "config.yaml").model_copy(update={"name": directory.name, **values})
+    (directory / "config.yaml").write_text(config.to_yaml())
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +108,14 @@ def test_runs_on_different_images_are_not_compared(tmp_path, vit_run, family_run
     with pytest.raises(ValueError, match="cannot be compared: their data are imagefolder and digits"):
         evaluate.main([str(vit_run), str(family_runs["vit"])])
     path = write_config(tmp_path, TINY_VIT)
-    train.main([str(path), f"output_root={tmp_path}", "data.split_seed=1", "train.epochs=1"])
+    train.main([str(path), f"output_root={tmp_path}", "name=other", "data.split_seed=1", "train.epochs=1"])
     with pytest.raises(ValueError, match="not evaluated on the same images"):
-        evaluate.main([str(vit_run), str(tmp_path / "tiny")])
+        evaluate.main([str(vit_run), str(tmp_path / "other")])
 
 
 def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
     evaluate.main([str(vit_run)])
-    run = tmp_path / "copy"
-    shutil.copytree(vit_run, run)
+    run = copy_run(vit_run, tmp_path / "copy")
     for file in ("metrics.json", "predictions.npz"):
         os.utime(run / file, (2e9, 2e9))
     comparison = ["--output", str(tmp_path / "comparison")]
@@ -115,9 +124,59 @@ def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
     os.utime(run / "predictions.npz", (1e9, 1e9))
     evaluate.main([str(vit_run), str(run), *comparison])
     assert f"evaluating {run}: predictions.npz is older than best.pt" in capsys.readouterr().out
-    evaluate.main([str(vit_run), str(run), "--checkpoint", "last", *comparison])
-    assert f"evaluating {run}: metrics.json is of best.pt and the test split" in capsys.readouterr().out
-    assert json.loads((run / "metrics.json").read_text())["checkpoint"] == "last"
+    (run / "metrics.json").unlink()
+    evaluate.main([str(vit_run), str(run), *comparison])
+    assert f"evaluating {run}: not evaluated yet" in capsys.readouterr().out
+    metrics_ = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics_ | {"checkpoint": "last"}))
+    evaluate.main([str(vit_run), str(run), *comparison])
+    assert f"evaluating {run}: metrics.json is of last.pt and the test split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suffix", "said"),
+    [
+        (["--tta", "flip"], "-flip", "(test split, averaged with the mirrored image)"),
+        (["--split", "val"], "-val", "(val split)"),
+        (["--checkpoint", "last"], "-last", "(test split, last.pt)"),
+        (
+            ["--checkpoint", "last", "--split", "val", "--tta", "flip"],
+            "-val-flip-last",
+            "(val split, last.pt, averaged",
+        ),
+    ],
+)
+def test_what_is_not_the_plain_evaluation_leaves_it_alone_and_is_named(
+    evaluated, tmp_path, monkeypatch, arguments, suffix, said
+):
+    monkeypatch.chdir(tmp_path)
+    copies = [copy_run(evaluated, tmp_path / name, output_root=str(tmp_path)) for name in ("a", "b")]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    evaluate.main([*map(str, copies), *arguments])
+    folder = tmp_path / "comparisons" / f"a-vs-b{suffix}"
+    assert list(folder.parent.iterdir()) == [folder]
+    assert said in (folder / "report.md").read_text().splitlines()[0]
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert all((copy / f"predictions{suffix}.npz").is_file() for copy in copies)
+    kept = json.loads((copies[0] / f"metrics{suffix}.json").read_text())
+    evaluate.main([str(copies[0]), *arguments, "--from-predictions"])
+    assert json.loads((copies[0] / f"metrics{suffix}.json").read_text()) == kept
+
+
+@pytest.mark.parametrize("main", [evaluate.main, gradcam.main])
+def test_two_runs_of_one_name_are_refused(evaluated, tmp_path, main, monkeypatch):
+    shutil.copytree(evaluated, tmp_path / "copy")
+    images = ["--random", "1"] if main is gradcam.main else []
+    with pytest.raises(ValueError, match=rf"{evaluated} and .*copy are both named tiny; edit name in .*config\.yaml"):
+        main([str(evaluated), str(tmp_path / "copy"), *images])
+    monkeypatch.chdir(evaluated.parent)
+    main([str(evaluated), evaluated.name, *images])  # the same directory twice
+    assert not (evaluated.parent / "comparisons").exists()
+
+
+def test_a_folder_for_the_comparison_of_one_run_is_refused(evaluated, tmp_path):
+    with pytest.raises(ValueError, match="--output is the folder of a comparison; name another run"):
+        evaluate.main([str(evaluated), str(evaluated), "--output", str(tmp_path / "report")])
 
 
 def test_trainable_parameters_are_those_of_training(tmp_path, vit_run):
