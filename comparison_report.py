@@ -110,7 +110,7 @@ def notes(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> li
         "twice that. Reports that skip the fused kernel print the figure beside it.",
         "Calibration error: 15 bins of equal width, before temperature scaling.",
         f"Milliseconds: median, batch as stated (ms/image: batch 1), on {' and '.join(kinds)}.",
-        f"Memory: {first['peak_memory_kind']}, its peak in evaluation.",
+        *([f"Memory: {first['peak_memory_kind']}, its peak in evaluation."] if first["peak_memory_kind"] else []),
         *[f"Pretrained weights of {entry.name}: {_weights(entry.run)}." for entry in entries if _weights(entry.run)],
     ]
 
@@ -133,8 +133,8 @@ def seed_rows(seeds: Mapping[str, dict]) -> list[dict[str, str]]:
             "model": name,
             "runs": str(found["n"]),
             "mean accuracy (%)": f"{100 * found['mean']:.2f}",
-            "standard deviation (points)": "-" if found["std"] is None else f"{100 * found['std']:.2f}",
-            "95 % interval of the mean (%)": "-"
+            "standard deviation (points)": report.NO_VALUE if found["std"] is None else f"{100 * found['std']:.2f}",
+            "95 % interval of the mean (%)": report.NO_VALUE
             if found["std"] is None
             else format_interval(found["mean_ci95"], unit=""),
         }
@@ -147,7 +147,7 @@ def setting_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     differing = differing_values([entry.run.config for entry in entries])
     differing.pop("name", None)
     return [
-        {"key": key} | {entry.name: short(value) for entry, value in zip(entries, values)}
+        {"key": key} | {e.name: report.NO_VALUE if value is None else short(value) for e, value in zip(entries, values)}
         for key, values in differing.items()
     ]
 
