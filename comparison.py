@@ -107,6 +107,8 @@ def group_by_seed(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     for group in alike:
         shared = commonprefix([entry.name for entry in group]).removesuffix("seed").rstrip("-_./")
         name = group[0].name if len(group) == 1 or not shared else shared
+        if len(group) > 1 and name in [entry.name for entry in entries]:
+            name += f" ({len(group)} seeds)"
         groups[name if name not in groups else group[0].name] = group
     return groups
 
@@ -119,6 +121,12 @@ def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> 
         if any(value != next(iter(values.values())) for value in values.values()):
             told = "; ".join(f"{name}: {short(value)}" for name, value in values.items())
             found.append(f"{title} ({told}): {consequence}.")
+    for title, key, unit in (("Parameters", "params", 1e-6), ("GMACs", "gmacs", 1)):
+        values = {name: unit * group[0].metrics[key] for name, group in groups.items()}
+        if max(values.values()) > 2 * min(values.values()):
+            times = max(values.values()) / min(values.values())
+            told = "; ".join(f"{name}: {value:.3g}{' M' if key == 'params' else ''}" for name, value in values.items())
+            found.append(f"{title} differ by a factor of {times:.3g} ({told}): sizes are compared, too.")
     counts = {name: len(group) for name, group in groups.items()}
     if set(counts.values()) == {1}:
         found.append(

@@ -1,7 +1,7 @@
 """The report over several runs: tables, tests, figures, written into one folder."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,8 @@ NOT_ALIKE = (
     "with the fused attention left out, say."
 )
 
+ONE_MODEL = "There is nothing to test: all runs are seeds of one model."
+
 
 def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
     """Report over runs that have been evaluated, from the files that carry ``suffix`` in their names.
@@ -61,7 +63,7 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
         ),
         *([Section("Over seeds", table=seed_rows(seeds))] if len(groups) < len(entries) else []),
         *([Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE])] if reported else []),
-        Section("Which differences are real?", findings=[pair["sentence"] for pair in pairs]),
+        Section("Which differences are real?", findings=[pair["sentence"] for pair in pairs] or [ONE_MODEL]),
         Section("Before you conclude", findings=warnings),
         Section(
             "Cost", table=report.comparison_rows(results, report.COSTS), figures={"cost.png": drawn["cost.png"][1]}
@@ -81,8 +83,8 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
     images = {name: folder.path(name).read_bytes() for section in sections for name in section.figures}
     stored = {key: first[key] for key in ("split", "checkpoint", "tta")} | {"runs": results, "pairs": pairs}
     written = [
-        folder.save_text("report.html", report.to_html(title, sections, images)),
-        folder.save_text("report.md", report.to_markdown(title, sections)),
+        folder.save_text("report.html", report.to_html(title, sections, images, lead=data_line(entries))),
+        folder.save_text("report.md", report.to_markdown(title, sections, lead=data_line(entries))),
         folder.save_json("comparison.json", stored | {"groups": seeds, "caveats": warnings}),
         folder.save_text("comparison.csv", report.to_csv(rows)),
         *written,
@@ -95,17 +97,31 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
     print_result({"runs": names, "accuracy": accuracies}, written)
 
 
+def data_line(entries: Sequence[Entry]) -> str:
+    """The data set, its classes and how many images it has."""
+    first = entries[0]
+    data = first.run.config.data
+    name = data.dataset if data.dataset != "imagefolder" else f"{Path(data.root).name} ({data.dataset})"
+    trained = sorted({entry.training["num_images"]["train"] for entry in entries})
+    count = f"{trained[0]:,}" if len(trained) == 1 else f"{trained[0]:,} to {trained[-1]:,}"
+    return (
+        f"Data set {name}: {len(first.class_names)} classes, {count} training images, "
+        f"{first.training['num_images']['test']:,} test images."
+    )
+
+
 def notes(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> list[str]:
     first = entries[0].metrics
     kinds = dict.fromkeys(f"{hardware_of(e.metrics)}, attention {e.metrics['attention_kernel']}" for e in entries)
     several = any(len(group) > 1 for group in groups.values())
+    pairs = len(groups) * (len(groups) - 1) // 2
     return [
         f"The same {first['num_images']:,} images for every run, checked by a hash of labels, positions and file names: "
         f"{first['fingerprint'][:12]}.",
         "95 % interval of an accuracy: Wilson. Between two runs: paired bootstrap of the difference, and McNemar's test (exact "
         "up to 50 images on which they disagree, chi-square with continuity correction beyond).",
         *(["Between models of several seeds: Welch's t-test over their accuracies."] if several else []),
-        f"p-values are corrected after Holm for all {len(groups) * (len(groups) - 1) // 2} pairs.",
+        *([f"p-values are corrected after Holm for all {pairs} pairs."] if pairs > 1 else []),
         "GMACs: multiply-accumulates of one image by fvcore with attention counted, whatever kernel computes it; GFLOPs are "
         "twice that. Reports that skip the fused kernel print the figure beside it.",
         "Calibration error: 15 bins of equal width, before temperature scaling.",
@@ -160,7 +176,7 @@ def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dic
     intervals = np.array([values["accuracy_ci95"] for values in metrics])
     latency = [values["latency_ms"]["1"]["median"] for values in metrics]
     params = [values["params"] / 1e6 for values in metrics]
-    costs = {"GMACs": [m["gmacs"] for m in metrics], "ms per image, batch 1": latency, "parameters (M)": params}
+    seeded = len(groups) < len(entries)
     drawn = {
         "accuracy.png": (
             comparison_figures.comparison_bars(
@@ -168,10 +184,7 @@ def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dic
             ),
             "Accuracy with its 95 % Wilson interval.",
         ),
-        "cost.png": (
-            comparison_figures.accuracy_against_cost(names, accuracy, intervals, costs),
-            "Accuracy against cost; the line joins the runs that no other run beats in both (Pareto front).",
-        ),
+        "cost.png": _draw_cost(groups, seeded=seeded),
         "overview.png": (
             comparison_figures.overview(
                 names,
@@ -189,16 +202,36 @@ def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dic
             "Training curves: loss, accuracy and learning rate by epoch.",
         ),
     }
-    if len(groups) < len(entries):
+    if seeded:
         seeds = [[entry.metrics["accuracy"] for entry in group] for group in groups.values()]
         drawn["seeds.png"] = (
             comparison_figures.grouped_accuracy(list(groups), seeds),
             "Accuracy of every seed, with mean and standard deviation.",
         )
     drawn |= (
-        _draw_targets(entries) | _draw_corruptions(entries) | _draw_differences(groups) | _draw_disagreements(entries)
+        _draw_targets(entries)
+        | _draw_corruptions(entries)
+        | _draw_differences(groups, seeded=seeded)
+        | _draw_disagreements(entries)
     )
     return drawn
+
+
+def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[Figure, str]:
+    """Accuracy against cost, a point per model: two runs of one network differ in nothing that a front could tell."""
+
+    def means(read: Callable[[dict], object]) -> np.ndarray:
+        return np.array([np.mean([read(entry.metrics) for entry in group], axis=0) for group in groups.values()])
+
+    costs = {
+        "GMACs": means(lambda m: m["gmacs"]),
+        "ms per image, batch 1": means(lambda m: m["latency_ms"]["1"]["median"]),
+        "parameters (M)": means(lambda m: m["params"] / 1e6),
+    }
+    accuracy, intervals = means(lambda m: m["accuracy"]), means(lambda m: m["accuracy_ci95"])
+    caption = "Accuracy against cost; the line joins the models that no other beats in both (Pareto front)."
+    caption += " A model of several seeds stands at their mean, with the mean of their intervals." if seeded else ""
+    return comparison_figures.accuracy_against_cost(list(groups), accuracy, intervals, costs), caption
 
 
 def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
@@ -225,16 +258,20 @@ def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]
         SEVERITIES,
         {entry.name: entry.metrics["accuracy"] for entry in tested},
         intervals={entry.name: by_severity(entry.corruptions, "accuracy_ci95") for entry in tested},
+        clean_intervals={entry.name: entry.metrics["accuracy_ci95"] for entry in tested},
     )
     caption = "Accuracy under corruptions of growing severity, with 95 % intervals; 0 is the clean image."
+    missing = [entry.name for entry in entries if not entry.corruptions]
+    caption += f" Not evaluated with --corrupt: {', '.join(missing)}." if missing else ""
     return {"corruptions.png": (figure, caption)}
 
 
-def _draw_differences(groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Figure, str]]:
-    """Accuracy of every model less that of the first, class by class (the first run of each where there are seeds)."""
-    (first, reference), *others = [(name, group[0]) for name, group in groups.items()]
+def _draw_differences(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> dict[str, tuple[Figure, str]]:
+    """Accuracy of every model less that of the first, class by class, each by the first of its seeds."""
+    reference, *others = [group[0] for group in groups.values()]
+    first = reference.name
     labels, drawn = reference.predictions.labels, {}
-    for number, (name, entry) in enumerate(others, 1):
+    for number, entry in enumerate(others, 1):
         differences = np.full(len(entry.class_names), np.nan)
         intervals = np.full((len(entry.class_names), 2), np.nan)
         for k in np.unique(labels):
@@ -243,9 +280,12 @@ def _draw_differences(groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[
                 entry.predictions.correct[chosen], reference.predictions.correct[chosen]
             )
         figure = comparison_figures.per_class_differences(
-            differences, intervals, entry.class_names, names=(name, first)
+            differences, intervals, entry.class_names, names=(entry.name, first)
         )
-        caption = f"Accuracy of {name} less that of {first}, class by class, with paired-bootstrap 95 % intervals."
+        caption = (
+            f"Accuracy of {entry.name} less that of {first}, class by class, with paired-bootstrap 95 % intervals."
+        )
+        caption += " One seed of each model." if seeded else ""
         drawn[f"class_differences-{number}.png"] = (figure, caption)
     return drawn
 

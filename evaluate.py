@@ -158,6 +158,7 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
             SEVERITIES,
             {name: predictions.accuracy},
             intervals={name: by_severity(corrupted, "accuracy_ci95")},
+            clean_intervals={name: metrics.summarize(predictions, class_names)["accuracy_ci95"]},
             title=title_of(run, vars(args)),
         )
         written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))

@@ -92,9 +92,9 @@ def to_csv(rows: Sequence[Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The report, with figures by their path relative to it."""
-    lines = [f"# {title}"]
+def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "") -> str:
+    """The report, with figures by their path relative to it; ``lead`` is the line under the title."""
+    lines = [f"# {title}"] + (["", lead] if lead else [])
     for section in sections:
         lines += ["", f"## {section.title}", ""]
         if section.table:
@@ -106,9 +106,9 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(title: str, sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
+def to_html(title: str, sections: Sequence[Section], images: Mapping[str, bytes], *, lead: str = "") -> str:
     """The report as one page that needs no other file; ``images`` holds the PNG of each figure."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts = [f"<h1>{html.escape(title)}</h1>"] + ([f"<p>{html.escape(lead)}</p>"] if lead else [])
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
         if section.table:

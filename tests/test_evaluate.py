@@ -16,7 +16,8 @@ import gradcam
 import train
 from analysis import metrics
 from analysis.metrics import Predictions
-from comparison_report import disagreements
+from comparison import group_by_seed, read_entry
+from comparison_report import _draw_cost, disagreements
 from config import load_config
 from corruptions import CORRUPTIONS
 from data import Preprocess, Split, load_dataset
@@ -84,7 +85,7 @@ def test_accuracy_equals_that_of_training(vit_run, capsys):
     assert last["accuracy"] == at_training
 
 
-def test_every_family_is_evaluated_and_compared(family_runs, tmp_path, capsys):
+def test_every_family_is_evaluated_and_compared(family_runs, folder_root, tmp_path, capsys):
     directories = [str(path) for path in family_runs.values()]
     evaluate.main([*directories, "--output", str(tmp_path / "all")])
     with (tmp_path / "all" / "comparison.csv").open() as file:
@@ -96,6 +97,12 @@ def test_every_family_is_evaluated_and_compared(family_runs, tmp_path, capsys):
     report = (tmp_path / "all" / "report.md").read_text()
     assert "| vit | vit_tiny_patch16_224 |" in report and (tmp_path / "all" / "accuracy.png").is_file()
     assert stored["runs"][1]["top5_accuracy"] is None  # three classes
+    assert "memory" not in report.lower() and stored["runs"][0]["peak_memory_mb"] is None  # on CPU
+    assert f"Data set {folder_root.name} (imagefolder): 3 classes, 28 training images, 36 test images." in report
+    assert (
+        "- Parameters differ by a factor of 146 (vit: 0.93 M; swin: " in report
+        and "corrected after Holm for all 3 pairs" in report
+    )
     assert len(stored["pairs"]) == 3 and all(f"- {pair['sentence']}" in report for pair in stored["pairs"])
     capsys.readouterr()
     before = (family_runs["vit"] / "metrics.json").stat().st_mtime_ns
@@ -328,9 +335,33 @@ def test_the_page_needs_no_other_file(seeds):
         assert run["run"] in page.cells and f"{100 * run['accuracy']:.2f}" in page.cells
         assert f"{run['params'] / 1e6:.2f}" in page.cells and f"{2 * run['gmacs']:.4g}" in page.cells
     assert stored["pairs"][0]["sentence"] in page.cells
+    assert any(text.startswith("Data set digits: 10 classes, ") for text in page.cells)
     assert {"reported accuracy (%)", "98.76", "reported GMACs", "16.86"} <= set(page.cells)
     markdown = (seeds / "report.md").read_text()
     assert all(f"({name}.png)" in markdown for name in names)
+    assert "Accuracy of b less that of a-seed0, class by class" in markdown and "One seed of each model." in markdown
+    assert "None" not in markdown and "Holm for all" not in markdown
+
+
+def test_seeds_are_one_point_of_the_front(seeds):
+    groups = group_by_seed([read_entry(Run.open(seeds.parent / name), "") for name in ("a-seed0", "a-seed1", "b")])
+    figure, _ = _draw_cost(groups, seeded=True)
+    stored = json.loads((seeds / "comparison.json").read_text())["runs"]
+    milliseconds = [run["latency_ms"]["1"]["median"] for run in stored]
+    drawn = np.concatenate([line.get_xdata() for line in figure.axes[1].lines if len(line.get_xydata())])
+    assert {np.mean(milliseconds[:2]), milliseconds[2]} <= set(drawn) and not set(milliseconds[:2]) & set(drawn)
+
+
+def test_seeds_of_one_model_alone(vit_run, tmp_path):
+    one = copy_run(vit_run, tmp_path / "x")
+    evaluate.main([str(one), "--corrupt"])
+    two = copy_run(one, tmp_path / "x-seed1", seed=1)
+    (two / "corruptions.json").unlink()
+    evaluate.main([str(one), str(two), "--output", str(tmp_path / "report")])
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "There is nothing to test: all runs are seeds of one model." in report
+    assert "| x (2 seeds) | 2 |" in report and "Numbers of seeds (x (2 seeds): 2)" in report
+    assert "0 is the clean image. Not evaluated with --corrupt: x-seed1." in report
 
 
 def test_a_class_without_test_images(tmp_path):
