@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
+from pathlib import Path
 
 from analysis.metrics import Predictions
 from config import differing_values
@@ -42,10 +43,22 @@ CAVEATS: Sequence[tuple[str, Callable[[Entry], object], str]] = (
 )
 
 
-def name_runs(runs: Sequence[Run]) -> list[str]:
-    """The runs' names, or their directories where two runs have the same name."""
-    names = [run.config.name for run in runs]
-    return [name if names.count(name) == 1 else str(run.directory) for name, run in zip(names, runs)]
+def check_names(runs: Sequence[Run]) -> None:
+    """Raise ValueError where two runs have the same name, by which reports and their folders are known."""
+    directories: dict[str, Path] = {}
+    for run in runs:
+        other = directories.setdefault(run.config.name, run.directory)
+        if other != run.directory:
+            raise ValueError(
+                f"{other} and {run.directory} are both named {run.config.name}; edit name in one's config.yaml"
+            )
+
+
+def evaluated_on(values: Mapping) -> str:
+    """What was evaluated, by the ``split``, ``checkpoint`` and ``tta`` of ``metrics.json``, in words."""
+    parts = [f"{values['split']} split"]
+    parts += [f"{values['checkpoint']}.pt"] if values["checkpoint"] != "best" else []
+    return ", ".join(parts + (["averaged with the mirrored image"] if values["tta"] else []))
 
 
 def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
@@ -54,13 +67,13 @@ def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
     return Predictions(arrays["logits"], arrays["labels"]), arrays["class_names"].tolist()
 
 
-def read_entry(run: Run, name: str, suffix: str) -> Entry:
+def read_entry(run: Run, suffix: str) -> Entry:
     metrics, corruptions = run.read_json(f"metrics{suffix}.json"), None
     if run.path(f"corruptions{suffix}.json").is_file():
         stored = run.read_json(f"corruptions{suffix}.json")
         corruptions = stored["corruptions"] if stored["checkpoint"] == metrics["checkpoint"] else None
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
-    return Entry(name, run, metrics, run.read_json("train.json"), predictions, class_names, corruptions)
+    return Entry(run.config.name, run, metrics, run.read_json("train.json"), predictions, class_names, corruptions)
 
 
 def check_comparable(entries: Sequence[Entry]) -> None:
@@ -94,6 +107,8 @@ def group_by_seed(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     for group in alike:
         shared = commonprefix([entry.name for entry in group]).removesuffix("seed").rstrip("-_./")
         name = group[0].name if len(group) == 1 or not shared else shared
+        if len(group) > 1 and name in [entry.name for entry in entries]:
+            name += f" ({len(group)} seeds)"
         groups[name if name not in groups else group[0].name] = group
     return groups
 
@@ -106,6 +121,12 @@ def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> 
         if any(value != next(iter(values.values())) for value in values.values()):
             told = "; ".join(f"{name}: {short(value)}" for name, value in values.items())
             found.append(f"{title} ({told}): {consequence}.")
+    for title, key, unit in (("Parameters", "params", 1e-6), ("GMACs", "gmacs", 1)):
+        values = {name: unit * group[0].metrics[key] for name, group in groups.items()}
+        if max(values.values()) > 2 * min(values.values()):
+            times = max(values.values()) / min(values.values())
+            told = "; ".join(f"{name}: {value:.3g}{' M' if key == 'params' else ''}" for name, value in values.items())
+            found.append(f"{title} differ by a factor of {times:.3g} ({told}): sizes are compared, too.")
     counts = {name: len(group) for name, group in groups.items()}
     if set(counts.values()) == {1}:
         found.append(

@@ -1,7 +1,7 @@
 """The report over several runs: tables, tests, figures, written into one folder."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,9 @@ from comparison import (
     Entry,
     caveats,
     check_comparable,
+    evaluated_on,
     group_by_seed,
     hardware_of,
-    name_runs,
     read_entry,
     short,
     size_of,
@@ -26,20 +26,27 @@ from config import differing_values
 from console import print_result, print_table
 from corruptions import SEVERITIES, by_severity
 from data import load_dataset
-from runs import Folder, Run, comparison_folder, file_suffix
+from runs import Folder, Run, comparison_folder
 
 NOT_ALIKE = (
     "Reported numbers are from other code and hardware, and may count other things: 'FLOPs' that are multiply-accumulates "
     "with the fused attention left out, say."
 )
 
+ONE_MODEL = "There is nothing to test: all runs are seeds of one model."
 
-def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | None) -> None:
-    """Report over runs that have been evaluated. Raises ValueError if they cannot be compared."""
-    entries = [read_entry(run, name, file_suffix(split, tta)) for run, name in zip(runs, name_runs(runs))]
+
+def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
+    """Report over runs that have been evaluated, from the files that carry ``suffix`` in their names.
+
+    Raises ValueError if the runs cannot be compared.
+    """
+    entries = [read_entry(run, suffix) for run in runs]
     check_comparable(entries)
     groups = group_by_seed(entries)
     folder = comparison_folder(list(runs), output)
+    if output is None:
+        folder = Folder(f"{folder.directory}{suffix}")
     hits = [np.stack([entry.predictions.correct for entry in group]) for group in groups.values()]
     pairs = compare_pairs(list(groups), hits)
     seeds = {name: summarize_seeds([e.metrics["accuracy"] for e in group]) for name, group in groups.items()}
@@ -56,7 +63,7 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
         ),
         *([Section("Over seeds", table=seed_rows(seeds))] if len(groups) < len(entries) else []),
         *([Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE])] if reported else []),
-        Section("Which differences are real?", findings=[pair["sentence"] for pair in pairs]),
+        Section("Which differences are real?", findings=[pair["sentence"] for pair in pairs] or [ONE_MODEL]),
         Section("Before you conclude", findings=warnings),
         Section(
             "Cost", table=report.comparison_rows(results, report.COSTS), figures={"cost.png": drawn["cost.png"][1]}
@@ -66,17 +73,18 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
             figures={k: caption for k, (_, caption) in drawn.items() if k not in ("accuracy.png", "cost.png")},
         ),
         *_explanations(entries, folder),
-        Section("Each run", figures=_own_figures(entries, folder, file_suffix(split, tta))),
+        Section("Each run", figures=_own_figures(entries, folder, suffix)),
         Section("What the runs differ in", table=setting_rows(entries)),
         Section("How it was computed", findings=notes(entries, groups)),
     ]
-    title = f"Comparison of {len(entries)} runs on {entries[0].metrics['num_images']:,} images ({split} split)"
+    first = entries[0].metrics
+    title = f"Comparison of {len(entries)} runs on {first['num_images']:,} images ({evaluated_on(first)})"
     written = [folder.save_figure(name, figure) for name, (figure, _) in drawn.items()]
     images = {name: folder.path(name).read_bytes() for section in sections for name in section.figures}
-    stored = {"split": split, "tta": tta, "runs": results, "pairs": pairs}
+    stored = {key: first[key] for key in ("split", "checkpoint", "tta")} | {"runs": results, "pairs": pairs}
     written = [
-        folder.save_text("report.html", report.to_html(title, sections, images)),
-        folder.save_text("report.md", report.to_markdown(title, sections)),
+        folder.save_text("report.html", report.to_html(title, sections, images, lead=data_line(entries))),
+        folder.save_text("report.md", report.to_markdown(title, sections, lead=data_line(entries))),
         folder.save_json("comparison.json", stored | {"groups": seeds, "caveats": warnings}),
         folder.save_text("comparison.csv", report.to_csv(rows)),
         *written,
@@ -89,22 +97,36 @@ def compare(runs: Sequence[Run], split: str, tta: str | None, output: Path | Non
     print_result({"runs": names, "accuracy": accuracies}, written)
 
 
+def data_line(entries: Sequence[Entry]) -> str:
+    """The data set, its classes and how many images it has."""
+    first = entries[0]
+    data = first.run.config.data
+    name = data.dataset if data.dataset != "imagefolder" else f"{Path(data.root).name} ({data.dataset})"
+    trained = sorted({entry.training["num_images"]["train"] for entry in entries})
+    count = f"{trained[0]:,}" if len(trained) == 1 else f"{trained[0]:,} to {trained[-1]:,}"
+    return (
+        f"Data set {name}: {len(first.class_names)} classes, {count} training images, "
+        f"{first.training['num_images']['test']:,} test images."
+    )
+
+
 def notes(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> list[str]:
     first = entries[0].metrics
     kinds = dict.fromkeys(f"{hardware_of(e.metrics)}, attention {e.metrics['attention_kernel']}" for e in entries)
     several = any(len(group) > 1 for group in groups.values())
+    pairs = len(groups) * (len(groups) - 1) // 2
     return [
         f"The same {first['num_images']:,} images for every run, checked by a hash of labels, positions and file names: "
         f"{first['fingerprint'][:12]}.",
         "95 % interval of an accuracy: Wilson. Between two runs: paired bootstrap of the difference, and McNemar's test (exact "
         "up to 50 images on which they disagree, chi-square with continuity correction beyond).",
         *(["Between models of several seeds: Welch's t-test over their accuracies."] if several else []),
-        f"p-values are corrected after Holm for all {len(groups) * (len(groups) - 1) // 2} pairs.",
+        *([f"p-values are corrected after Holm for all {pairs} pairs."] if pairs > 1 else []),
         "GMACs: multiply-accumulates of one image by fvcore with attention counted, whatever kernel computes it; GFLOPs are "
         "twice that. Reports that skip the fused kernel print the figure beside it.",
         "Calibration error: 15 bins of equal width, before temperature scaling.",
         f"Milliseconds: median, batch as stated (ms/image: batch 1), on {' and '.join(kinds)}.",
-        f"Memory: {first['peak_memory_kind']}, its peak in evaluation.",
+        *([f"Memory: {first['peak_memory_kind']}, its peak in evaluation."] if first["peak_memory_kind"] else []),
         *[f"Pretrained weights of {entry.name}: {_weights(entry.run)}." for entry in entries if _weights(entry.run)],
     ]
 
@@ -127,8 +149,8 @@ def seed_rows(seeds: Mapping[str, dict]) -> list[dict[str, str]]:
             "model": name,
             "runs": str(found["n"]),
             "mean accuracy (%)": f"{100 * found['mean']:.2f}",
-            "standard deviation (points)": "-" if found["std"] is None else f"{100 * found['std']:.2f}",
-            "95 % interval of the mean (%)": "-"
+            "standard deviation (points)": report.NO_VALUE if found["std"] is None else f"{100 * found['std']:.2f}",
+            "95 % interval of the mean (%)": report.NO_VALUE
             if found["std"] is None
             else format_interval(found["mean_ci95"], unit=""),
         }
@@ -141,7 +163,7 @@ def setting_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     differing = differing_values([entry.run.config for entry in entries])
     differing.pop("name", None)
     return [
-        {"key": key} | {entry.name: short(value) for entry, value in zip(entries, values)}
+        {"key": key} | {e.name: report.NO_VALUE if value is None else short(value) for e, value in zip(entries, values)}
         for key, values in differing.items()
     ]
 
@@ -154,7 +176,7 @@ def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dic
     intervals = np.array([values["accuracy_ci95"] for values in metrics])
     latency = [values["latency_ms"]["1"]["median"] for values in metrics]
     params = [values["params"] / 1e6 for values in metrics]
-    costs = {"GMACs": [m["gmacs"] for m in metrics], "ms per image, batch 1": latency, "parameters (M)": params}
+    seeded = len(groups) < len(entries)
     drawn = {
         "accuracy.png": (
             comparison_figures.comparison_bars(
@@ -162,15 +184,12 @@ def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dic
             ),
             "Accuracy with its 95 % Wilson interval.",
         ),
-        "cost.png": (
-            comparison_figures.accuracy_against_cost(names, accuracy, intervals, costs),
-            "Accuracy against cost; the line joins the runs that no other run beats in both (Pareto front).",
-        ),
+        "cost.png": _draw_cost(groups, seeded=seeded),
         "overview.png": (
             comparison_figures.overview(
                 names,
                 {
-                    "test accuracy": (accuracy, intervals, True),
+                    f"{metrics[0]['split']} accuracy": (accuracy, intervals, True),
                     "top-1 error": ([m["top1_error"] for m in metrics], 1 - intervals[:, ::-1], True),
                     "model size (M parameters)": (params, None, False),
                     "inference time (ms/image, batch 1)": (latency, None, False),
@@ -183,16 +202,36 @@ def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dic
             "Training curves: loss, accuracy and learning rate by epoch.",
         ),
     }
-    if len(groups) < len(entries):
+    if seeded:
         seeds = [[entry.metrics["accuracy"] for entry in group] for group in groups.values()]
         drawn["seeds.png"] = (
             comparison_figures.grouped_accuracy(list(groups), seeds),
             "Accuracy of every seed, with mean and standard deviation.",
         )
     drawn |= (
-        _draw_targets(entries) | _draw_corruptions(entries) | _draw_differences(groups) | _draw_disagreements(entries)
+        _draw_targets(entries)
+        | _draw_corruptions(entries)
+        | _draw_differences(groups, seeded=seeded)
+        | _draw_disagreements(entries)
     )
     return drawn
+
+
+def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[Figure, str]:
+    """Accuracy against cost, a point per model: two runs of one network differ in nothing that a front could tell."""
+
+    def means(read: Callable[[dict], object]) -> np.ndarray:
+        return np.array([np.mean([read(entry.metrics) for entry in group], axis=0) for group in groups.values()])
+
+    costs = {
+        "GMACs": means(lambda m: m["gmacs"]),
+        "ms per image, batch 1": means(lambda m: m["latency_ms"]["1"]["median"]),
+        "parameters (M)": means(lambda m: m["params"] / 1e6),
+    }
+    accuracy, intervals = means(lambda m: m["accuracy"]), means(lambda m: m["accuracy_ci95"])
+    caption = "Accuracy against cost; the line joins the models that no other beats in both (Pareto front)."
+    caption += " A model of several seeds stands at their mean, with the mean of their intervals." if seeded else ""
+    return comparison_figures.accuracy_against_cost(list(groups), accuracy, intervals, costs), caption
 
 
 def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
@@ -219,16 +258,20 @@ def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]
         SEVERITIES,
         {entry.name: entry.metrics["accuracy"] for entry in tested},
         intervals={entry.name: by_severity(entry.corruptions, "accuracy_ci95") for entry in tested},
+        clean_intervals={entry.name: entry.metrics["accuracy_ci95"] for entry in tested},
     )
     caption = "Accuracy under corruptions of growing severity, with 95 % intervals; 0 is the clean image."
+    missing = [entry.name for entry in entries if not entry.corruptions]
+    caption += f" Not evaluated with --corrupt: {', '.join(missing)}." if missing else ""
     return {"corruptions.png": (figure, caption)}
 
 
-def _draw_differences(groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Figure, str]]:
-    """Accuracy of every model less that of the first, class by class (the first run of each where there are seeds)."""
-    (first, reference), *others = [(name, group[0]) for name, group in groups.items()]
+def _draw_differences(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> dict[str, tuple[Figure, str]]:
+    """Accuracy of every model less that of the first, class by class, each by the first of its seeds."""
+    reference, *others = [group[0] for group in groups.values()]
+    first = reference.name
     labels, drawn = reference.predictions.labels, {}
-    for number, (name, entry) in enumerate(others, 1):
+    for number, entry in enumerate(others, 1):
         differences = np.full(len(entry.class_names), np.nan)
         intervals = np.full((len(entry.class_names), 2), np.nan)
         for k in np.unique(labels):
@@ -237,9 +280,12 @@ def _draw_differences(groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[
                 entry.predictions.correct[chosen], reference.predictions.correct[chosen]
             )
         figure = comparison_figures.per_class_differences(
-            differences, intervals, entry.class_names, names=(name, first)
+            differences, intervals, entry.class_names, names=(entry.name, first)
         )
-        caption = f"Accuracy of {name} less that of {first}, class by class, with paired-bootstrap 95 % intervals."
+        caption = (
+            f"Accuracy of {entry.name} less that of {first}, class by class, with paired-bootstrap 95 % intervals."
+        )
+        caption += " One seed of each model." if seeded else ""
         drawn[f"class_differences-{number}.png"] = (figure, caption)
     return drawn
 

@@ -5,12 +5,13 @@
     python evaluate.py outputs/vit outputs/swin --from-predictions
     torchrun --nproc_per_node=2 evaluate.py outputs/vit
 
-Writes metrics.json, predictions.npz, report.txt and figures into each run (with the split in their names unless it is
-test), and for several runs report.html, report.md, comparison.json, comparison.csv and figures into outputs/comparisons/.
+Writes metrics.json, predictions.npz, report.txt and figures into each run, and for several runs report.html, report.md,
+comparison.json, comparison.csv and figures into outputs/comparisons/. What is not the best checkpoint on the test split
+gets -val, -train, -flip or -last in its name.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from analysis import comparison_figures, figures, metrics
 from analysis.efficiency import count_parameters, measure_cost, peak_memory_mb
 from analysis.metrics import Predictions
 from analysis.report import format_interval
-from comparison import load_predictions
+from comparison import check_names, evaluated_on, load_predictions
 from comparison_report import compare
 from console import print_result, print_table, run_script
 from corruptions import SEVERITIES, by_severity, score_corrupted
@@ -44,7 +45,10 @@ FACTS = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    runs = [Run.open_finished(directory) for directory in dict.fromkeys(args.runs)]
+    runs = [Run.open_finished(directory) for directory in {path.resolve(): path for path in args.runs}.values()]
+    check_names(runs)
+    if args.output and len(runs) == 1:
+        raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
     with distributed.process_group(select_device(args.device)) as device:
         reasons = [len(runs) == 1 or reason_to_evaluate(run, args) for run in runs]
         for run, reason in zip(runs, reasons):
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 print(f"{run.directory} is evaluated already")
         if len(runs) > 1 and distributed.is_main():
-            compare(runs, args.split, args.tta, args.output)
+            compare(runs, suffix_of(args), args.output)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,13 +85,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
     """Why a run must be evaluated (again) before it is compared; None: what is there will do."""
-    suffix, weights = file_suffix(args.split, args.tta), run.path(f"{args.checkpoint}.pt")
+    suffix, weights = suffix_of(args), run.path(f"{args.checkpoint}.pt")
     files = [run.path(f"metrics{suffix}.json"), run.path(f"predictions{suffix}.npz")]
     if args.corrupt:
         files.append(run.path(f"corruptions{suffix}.json"))
     missing = [path for path in files if not path.is_file()]
     if missing:
-        return f"there is no {missing[0].name}"
+        return "not evaluated yet" if missing[0] == files[0] else f"no {missing[0].name} yet"
     stale = [path for path in files if weights.is_file() and path.stat().st_mtime < weights.stat().st_mtime]
     if stale:
         return f"{stale[0].name} is older than {weights.name}"
@@ -100,6 +104,11 @@ def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
 
 
 # ---------------------------------------------------------------- one run
+
+
+def suffix_of(args: argparse.Namespace, split: str | None = None) -> str:
+    """What the files of these arguments (on another split, if one is named) carry in their names."""
+    return file_suffix(split or args.split, args.tta) + ("" if args.checkpoint == "best" else f"-{args.checkpoint}")
 
 
 def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: str | None = None) -> None:
@@ -128,17 +137,18 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
     for part, found in ((split, predictions), (dataset.val, held_out)):
         if found is not None:
             arrays = {"logits": found.logits, "labels": found.labels, "indices": part.indices.numpy()}
-            name = f"predictions{file_suffix(part.name, args.tta)}.npz"
+            name = f"predictions{suffix_of(args, part.name)}.npz"
             written.append(run.save_arrays(name, **arrays, class_names=np.array(class_names)))
     facts = measure(model, predictor, run, split, device, precision) | {
         "peak_memory_mb": memory,
         "fingerprint": split.fingerprint(),
         "train_fingerprint": dataset.train.fingerprint(),
     }
-    suffix = file_suffix(args.split, args.tta)
+    suffix = suffix_of(args)
     wrong = metrics.most_confidently_wrong(predictions)
     if len(wrong):
-        figure = mistakes_figure(run, split, predictions, wrong, class_names)
+        title = f"{title_of(run, vars(args))}: most confidently wrong"
+        figure = mistakes_figure(split, predictions, wrong, class_names, title)
         written.append(run.save_figure(f"figures/mistakes{suffix}.png", figure))
     if corrupted:
         values = {"split": args.split, "checkpoint": args.checkpoint, "corruptions": corrupted}
@@ -149,7 +159,8 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
             SEVERITIES,
             {name: predictions.accuracy},
             intervals={name: by_severity(corrupted, "accuracy_ci95")},
-            title=title_of(run, args.split),
+            clean_intervals={name: metrics.summarize(predictions, class_names)["accuracy_ci95"]},
+            title=title_of(run, vars(args)),
         )
         written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
     finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
@@ -176,10 +187,10 @@ def measure(
 
 def recompute(run: Run, args: argparse.Namespace) -> None:
     """Every score anew from ``predictions.npz``; what only the model can tell stays as it was measured."""
-    suffix = file_suffix(args.split, args.tta)
+    suffix = suffix_of(args)
     before = run.read_json(f"metrics{suffix}.json")
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
-    held_out, name = None, f"predictions{file_suffix('val', args.tta)}.npz"
+    held_out, name = None, f"predictions{suffix_of(args, 'val')}.npz"
     if args.split == "test" and run.path(name).is_file():
         held_out, _ = load_predictions(run, name)
     facts = {key: before[key] for key in FACTS if key in before}
@@ -197,7 +208,7 @@ def finish(
     written: list[Path],
 ) -> None:
     """Write what follows from predictions, and say it; ``facts`` are those that do not, and come last in the file."""
-    suffix = file_suffix(args.split, args.tta)
+    suffix = suffix_of(args)
     result = {
         "split": args.split,
         "checkpoint": checkpoint,
@@ -230,7 +241,7 @@ def scale_temperature(predictions: Predictions, held_out: Predictions | None) ->
 
 
 def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> dict[str, Figure]:
-    title = title_of(run, result["split"])
+    title = title_of(run, result)
     accuracy, interval = metrics.per_class_accuracy(predictions, len(class_names))
     scaling, scaled = result["temperature_scaling"], None
     if scaling:
@@ -248,7 +259,7 @@ def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str
 
 
 def mistakes_figure(
-    run: Run, split: Split, predictions: Predictions, wrong: np.ndarray, class_names: list[str]
+    split: Split, predictions: Predictions, wrong: np.ndarray, class_names: list[str], title: str
 ) -> Figure:
     """The most confidently wrong images: what they are, what they were taken for, how surely."""
     confidence = predictions.probabilities.max(axis=1)
@@ -257,7 +268,7 @@ def mistakes_figure(
         for i in wrong
     ]
     images = [split.image(int(i)).permute(1, 2, 0).numpy() for i in wrong]  # 3 H W -> H W 3
-    return figures.image_grid(images, captions, title=f"{title_of(run, split.name)}: most confidently wrong")
+    return figures.image_grid(images, captions, title=title)
 
 
 def text_report(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> str:
@@ -276,7 +287,7 @@ def text_report(run: Run, predictions: Predictions, result: dict, class_names: l
         f"{pair['true']} -> {pair['predicted']}: {pair['count']} images, {pair['share']:.1%} of {pair['true']}"
         for pair in result["most_confused"]
     ]
-    head = f"{title_of(run, result['split'])}, {result['num_images']} images, {accuracy}"
+    head = f"{title_of(run, result)}, {result['num_images']} images, {accuracy}"
     return "\n".join([head, "", table, "Most often confused (true -> predicted)", *(confused or ["nothing"])]) + "\n"
 
 
@@ -298,8 +309,8 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
     ]
 
 
-def title_of(run: Run, split: str) -> str:
-    return f"{run.config.name}, {split} split"
+def title_of(run: Run, values: Mapping) -> str:
+    return f"{run.config.name}, {evaluated_on(values)}"
 
 
 if __name__ == "__main__":

@@ -363,6 +363,7 @@ def accuracy_against_severity(
     clean: Mapping[str, float],
     *,
     intervals: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    clean_intervals: Mapping[str, Sequence[float]] | None = None,
     title: str | None = None,
 ) -> Figure:
     """Accuracy of several runs on corrupted images, a panel for each corruption.
@@ -372,6 +373,7 @@ def accuracy_against_severity(
         severities: S, rising, above 0.
         clean: run to its accuracy on the images as they are, drawn at severity 0.
         intervals: run to corruption to S 2, lower and upper bounds, drawn as bands.
+        clean_intervals: run to the bounds at severity 0, from which its bands then start.
     """
     corruptions = list(dict.fromkeys(corruption for run in curves.values() for corruption in run))
     columns = min(len(corruptions), 4)
@@ -385,8 +387,10 @@ def accuracy_against_severity(
             style = run_style(index) | {"marker": run_style(index)["marker"] or "."}
             axes.plot([0, *severities], values, "-", **style, linewidth=1.3, label=name)
             if intervals is not None:
-                low, high = 100 * np.asarray(intervals[name][corruption], dtype=float).T
-                axes.fill_between(severities, low, high, color=style["color"], alpha=0.15, linewidth=0)
+                start = [(0, clean_intervals[name])] if clean_intervals else []
+                places, bounds = zip(*start, *zip(severities, intervals[name][corruption], strict=True), strict=True)
+                low, high = 100 * np.asarray(bounds, dtype=float).T
+                axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
         axes.set_title(wrap(corruption, 2.2, LABEL_SIZE), fontsize=LABEL_SIZE)
         axes.set_xticks([0, *severities])
         axes.set_xlabel("severity (0: clean)")

@@ -1,9 +1,7 @@
 """What a model costs: parameters, FLOPs, latency, memory; each number with the convention that it follows."""
 
 import logging
-import resource
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -100,7 +98,7 @@ def measure_cost(
         "uncounted_ops": uncounted,
         "latency_ms": latency,
         "images_per_second": 1000 * batch_size / latency[str(batch_size)]["median"],
-        "peak_memory_kind": "allocated on the device" if device.type == "cuda" else "resident set of the process",
+        "peak_memory_kind": "allocated on the device" if device.type == "cuda" else None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "attention_kernel": attention_kernel(model),
@@ -133,9 +131,6 @@ def measure_latency(
     return {"median": statistics.median(times), "p90": statistics.quantiles(times, n=10, method="inclusive")[-1]}
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory so far, in MB: PyTorch's allocations on CUDA, the resident set of the whole process on CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most memory so far, in MB, in PyTorch's allocations on CUDA; None on CPU, where the process's peak is no model's."""
+    return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None

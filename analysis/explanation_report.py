@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import explanation_figures as figures
-from analysis.report import Section
+from analysis.report import NO_VALUE, Section
 from analysis.statistics import estimate
 
 BASELINES = {"random": "a random map", "centre": "a centred Gaussian"}
@@ -37,7 +37,7 @@ def verdict(result: dict) -> list[str]:
         against = {pair["second"]: pair["insertion_blur"] for pair in result["paired"] if pair["first"] == method}
         known = " and ".join(
             f"{text} {scores[name]['insertion_blur']['mean']:.2f} "
-            f"(difference {interval(against[name], '+.2f')}: {judge(against[name])})"
+            f"(difference {interval(against[name], '+.3f')}: {judge(against[name])})"
             for name, text in BASELINES.items()
         )
         sentences.append(
@@ -57,8 +57,16 @@ def verdict(result: dict) -> list[str]:
 
 
 def ranking(result: dict) -> str:
-    """Which method inserts best, and which of the others it is not shown to beat on these images."""
+    """Which method inserts best, and which of the others it is not shown to beat; none, if chance does as well."""
     scores, methods = result["faithfulness"], result["methods"]
+    judged = {
+        judge(pair["insertion_blur"])
+        for pair in result["paired"]
+        if pair["first"] in methods and pair["second"] == "random"
+    }
+    if "better" not in judged:
+        found = "distinguishable from" if judged == {"not distinguishable"} else "better than"
+        return f"By insertion none of {result['run']}'s {len(methods)} methods is {found} a random map."
     best = max(methods, key=lambda method: scores[method]["insertion_blur"]["mean"])
     level = []
     for pair in result["paired"]:
@@ -78,10 +86,10 @@ def judge(difference: dict) -> str:
 
 
 def interval(values: dict | None, form: str = ".2f") -> str:
-    """0.61 [0.59, 0.63]; "-" for what has no value."""
+    """0.61 [0.59, 0.63]; a dash for what has no value."""
     if not values or values["mean"] is None:
-        return "-"
-    low, high = ("-" if bound is None else f"{bound:{form}}" for bound in values["ci95"])
+        return NO_VALUE
+    low, high = (NO_VALUE if bound is None else f"{bound:{form}}" for bound in values["ci95"])
     return f"{values['mean']:{form}} [{low}, {high}]"
 
 
@@ -102,8 +110,8 @@ def compare(results: Sequence[dict], arrays: Sequence[Mapping[str, np.ndarray]])
             better = {"better": f"{first['run']}'s is better", "worse": f"{second['run']}'s is better"}
             who = better.get(judge(difference), "not distinguishable")
             sentences.append(
-                f"{method}: insertion AUC above a random map {gains[0].mean():+.2f} for {first['run']}, "
-                f"{gains[1].mean():+.2f} for {second['run']}, difference {interval(difference, '+.2f')}: {who}."
+                f"{method}: insertion AUC above a random map {gains[0].mean():+.3f} for {first['run']}, "
+                f"{gains[1].mean():+.3f} for {second['run']}, difference {interval(difference, '+.3f')}: {who}."
             )
     return sentences
 

@@ -156,6 +156,9 @@ def per_class_accuracy(
     return figure
 
 
+MIN_IMAGES = 5  # in a bin, for its accuracy to be a point of a line
+
+
 def reliability_diagram(
     confidence: np.ndarray,
     accuracy: np.ndarray,
@@ -171,7 +174,8 @@ def reliability_diagram(
         confidence, accuracy: B means over the images of each of B equally wide bins of [0, 1].
         counts: B images in each bin. Where it is 0, the two means are ignored and may be NaN.
         ece: expected calibration error, a fraction: the mean of |accuracy - confidence| weighted by counts.
-        scaled: the same four after temperature scaling (Guo et al. 2017), and the `temperature`; drawn as a line.
+        scaled: the same four after temperature scaling (Guo et al. 2017), and the `temperature`; drawn as a line over the
+            bins of MIN_IMAGES or more.
     """
     counts = np.asarray(counts)
     filled, pitch = counts > 0, 100 / len(counts)
@@ -205,8 +209,8 @@ def reliability_diagram(
 def _draw_scaled(top: Axes, bottom: Axes, scaled: Mapping) -> int:
     """The calibration after temperature scaling, over the bars of the one before. Returns the largest bin's count."""
     counts = np.asarray(scaled["counts"])
-    filled = counts > 0
-    confidence, accuracy = (100 * np.asarray(scaled[name], dtype=float)[filled] for name in ("confidence", "accuracy"))
+    enough = counts >= MIN_IMAGES
+    confidence, accuracy = (100 * np.asarray(scaled[name], dtype=float)[enough] for name in ("confidence", "accuracy"))
     label = f"after temperature scaling, T = {scaled['temperature']:.2f}"
     # Over its mean confidence, a bin that is calibrated lies on the diagonal.
     top.plot(confidence, accuracy, "o-", color=BLUE, markersize=4, linewidth=1.5, clip_on=False, label=label)

@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,7 @@ COSTS = {
     "images_per_second": "images/s",
     "peak_memory_mb": "memory (MB)",
 }
+NO_VALUE = "–"
 PERCENT = ("accuracy", "top1_error", "top5_accuracy", "macro_f1", "ece")
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -38,7 +40,7 @@ h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.8rem; }
 th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
-td { white-space: nowrap; } figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
 figcaption { font-size: 0.85rem; color: #555; }
 @media print {
   @page { size: A4 landscape; margin: 12mm; } body { margin: 0; max-width: none; font-size: 11px; }
@@ -59,8 +61,11 @@ class Section:
 def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCORES | COSTS) -> list[dict[str, str]]:
     """One row of readable cells per run, from ``metrics.json`` with ``run``, ``model`` and a readable ``image_size``.
 
-    ``columns``: key -> title; those of SCORES and COSTS are what is usually reported of a classifier.
+    ``columns``: key -> title; those of SCORES and COSTS are what is usually reported of a classifier. Memory, which is not
+    measured on CPU, has no column where no run has it.
     """
+    measured = any(values.get("peak_memory_mb") is not None for values in metrics)
+    columns = {key: title for key, title in columns.items() if measured or key != "peak_memory_mb"}
     return [{title: _cell(key, _lookup(key, values)) for key, title in columns.items()} for values in metrics]
 
 
@@ -87,9 +92,9 @@ def to_csv(rows: Sequence[Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The report, with figures by their path relative to it."""
-    lines = [f"# {title}"]
+def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "") -> str:
+    """The report, with figures by their path relative to it; ``lead`` is the line under the title."""
+    lines = [f"# {title}"] + (["", lead] if lead else [])
     for section in sections:
         lines += ["", f"## {section.title}", ""]
         if section.table:
@@ -101,9 +106,9 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_html(title: str, sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
+def to_html(title: str, sections: Sequence[Section], images: Mapping[str, bytes], *, lead: str = "") -> str:
     """The report as one page that needs no other file; ``images`` holds the PNG of each figure."""
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts = [f"<h1>{html.escape(title)}</h1>"] + ([f"<p>{html.escape(lead)}</p>"] if lead else [])
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
         if section.table:
@@ -131,9 +136,15 @@ def _markdown_row(cells) -> str:
 def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
     head = "".join(f"<th>{html.escape(title)}</th>" for title in rows[0])
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values()) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(_keep_together(str(cell)))}</td>" for cell in row.values()) + "</tr>"
+        for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _keep_together(cell: str) -> str:
+    """The cell of a wide table may be wrapped, but not within an interval."""
+    return re.sub(r"(?<=,) |(?<=\d) (?=to )|(?<=to) ", "\N{NO-BREAK SPACE}", cell)
 
 
 def _lookup(key: str, values: Mapping):
@@ -149,7 +160,7 @@ def _lookup(key: str, values: Mapping):
 
 def _cell(key: str, value) -> str:
     if value is None:
-        return "-"
+        return NO_VALUE
     if key in PERCENT:
         return f"{100 * value:.2f}"
     if key == "accuracy_ci95":

@@ -257,6 +257,13 @@ def test_severity_starts_at_the_clean_accuracy():
     band = blur.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(49.4) and band[:, 1].max() == pytest.approx(61.2)
     assert legend_texts(figure) == ["vit", "swin"]
+    assert band[:, 0].min() == 1
+    known = {name: around(value) for name, value in clean.items()}
+    figure = comparison_figures.accuracy_against_severity(
+        curves, [1, 3], clean, intervals=intervals, clean_intervals=known
+    )
+    band = figure.axes[1].collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose(sorted(band[band[:, 0] == 0, 1])[0], 89.4)
 
 
 @pytest.mark.parametrize(("num_runs", "num_corruptions"), [(1, 1), (12, 6)])

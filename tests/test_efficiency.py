@@ -36,6 +36,10 @@ def test_costs_of_known_models(name, gmacs, params):
     assert not any("attention" in name for name in uncounted)
 
 
+def test_memory_is_not_measured_on_the_cpu():
+    assert efficiency.peak_memory_mb(torch.device("cpu")) is None  # the process's peak is that of all runs before
+
+
 def test_counting_leaves_attention_as_it_was():
     model = create_model(make_config(data={"image_size": 32}), num_classes=3).eval()
     assert efficiency.attention_kernel(model) == "fused"

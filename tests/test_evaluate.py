@@ -16,13 +16,24 @@ import gradcam
 import train
 from analysis import metrics
 from analysis.metrics import Predictions
-from comparison_report import disagreements
+from analysis.report import Section, to_html
+from comparison import group_by_seed, read_entry
+from comparison_report import _draw_cost, disagreements
+from config import load_config
 from corruptions import CORRUPTIONS
 from data import Preprocess, Split, load_dataset
 from inference import predict_split
 from models import create_model, restore_model
 from runs import Run
 from sources import Pixels
+
+
+def copy_run(run, directory, **values):
+    """A copy of a run under its directory's name."""
+    shutil.copytree(run, directory)
+    config = load_config(directory / "config.yaml").model_copy(update={"name": directory.name, **values})
+    (directory / "config.yaml").write_text(config.to_yaml())
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +86,7 @@ def test_accuracy_equals_that_of_training(vit_run, capsys):
     assert last["accuracy"] == at_training
 
 
-def test_every_family_is_evaluated_and_compared(family_runs, tmp_path, capsys):
+def test_every_family_is_evaluated_and_compared(family_runs, folder_root, tmp_path, capsys):
     directories = [str(path) for path in family_runs.values()]
     evaluate.main([*directories, "--output", str(tmp_path / "all")])
     with (tmp_path / "all" / "comparison.csv").open() as file:
@@ -87,6 +98,12 @@ def test_every_family_is_evaluated_and_compared(family_runs, tmp_path, capsys):
     report = (tmp_path / "all" / "report.md").read_text()
     assert "| vit | vit_tiny_patch16_224 |" in report and (tmp_path / "all" / "accuracy.png").is_file()
     assert stored["runs"][1]["top5_accuracy"] is None  # three classes
+    assert "memory" not in report.lower() and stored["runs"][0]["peak_memory_mb"] is None  # on CPU
+    assert f"Data set {folder_root.name} (imagefolder): 3 classes, 28 training images, 36 test images." in report
+    assert (
+        "- Parameters differ by a factor of 146 (vit: 0.93 M; swin: " in report
+        and "corrected after Holm for all 3 pairs" in report
+    )
     assert len(stored["pairs"]) == 3 and all(f"- {pair['sentence']}" in report for pair in stored["pairs"])
     capsys.readouterr()
     before = (family_runs["vit"] / "metrics.json").stat().st_mtime_ns
@@ -99,15 +116,14 @@ def test_runs_on_different_images_are_not_compared(tmp_path, vit_run, family_run
     with pytest.raises(ValueError, match="cannot be compared: their data are imagefolder and digits"):
         evaluate.main([str(vit_run), str(family_runs["vit"])])
     path = write_config(tmp_path, TINY_VIT)
-    train.main([str(path), f"output_root={tmp_path}", "data.split_seed=1", "train.epochs=1"])
+    train.main([str(path), f"output_root={tmp_path}", "name=other", "data.split_seed=1", "train.epochs=1"])
     with pytest.raises(ValueError, match="not evaluated on the same images"):
-        evaluate.main([str(vit_run), str(tmp_path / "tiny")])
+        evaluate.main([str(vit_run), str(tmp_path / "other")])
 
 
 def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
     evaluate.main([str(vit_run)])
-    run = tmp_path / "copy"
-    shutil.copytree(vit_run, run)
+    run = copy_run(vit_run, tmp_path / "copy")
     for file in ("metrics.json", "predictions.npz"):
         os.utime(run / file, (2e9, 2e9))
     comparison = ["--output", str(tmp_path / "comparison")]
@@ -116,9 +132,59 @@ def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
     os.utime(run / "predictions.npz", (1e9, 1e9))
     evaluate.main([str(vit_run), str(run), *comparison])
     assert f"evaluating {run}: predictions.npz is older than best.pt" in capsys.readouterr().out
-    evaluate.main([str(vit_run), str(run), "--checkpoint", "last", *comparison])
-    assert f"evaluating {run}: metrics.json is of best.pt and the test split" in capsys.readouterr().out
-    assert json.loads((run / "metrics.json").read_text())["checkpoint"] == "last"
+    (run / "metrics.json").unlink()
+    evaluate.main([str(vit_run), str(run), *comparison])
+    assert f"evaluating {run}: not evaluated yet" in capsys.readouterr().out
+    metrics_ = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics_ | {"checkpoint": "last"}))
+    evaluate.main([str(vit_run), str(run), *comparison])
+    assert f"evaluating {run}: metrics.json is of last.pt and the test split" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suffix", "said"),
+    [
+        (["--tta", "flip"], "-flip", "(test split, averaged with the mirrored image)"),
+        (["--split", "val"], "-val", "(val split)"),
+        (["--checkpoint", "last"], "-last", "(test split, last.pt)"),
+        (
+            ["--checkpoint", "last", "--split", "val", "--tta", "flip"],
+            "-val-flip-last",
+            "(val split, last.pt, averaged",
+        ),
+    ],
+)
+def test_what_is_not_the_plain_evaluation_leaves_it_alone_and_is_named(
+    evaluated, tmp_path, monkeypatch, arguments, suffix, said
+):
+    monkeypatch.chdir(tmp_path)
+    copies = [copy_run(evaluated, tmp_path / name, output_root=str(tmp_path)) for name in ("a", "b")]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    evaluate.main([*map(str, copies), *arguments])
+    folder = tmp_path / "comparisons" / f"a-vs-b{suffix}"
+    assert list(folder.parent.iterdir()) == [folder]
+    assert said in (folder / "report.md").read_text().splitlines()[0]
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert all((copy / f"predictions{suffix}.npz").is_file() for copy in copies)
+    kept = json.loads((copies[0] / f"metrics{suffix}.json").read_text())
+    evaluate.main([str(copies[0]), *arguments, "--from-predictions"])
+    assert json.loads((copies[0] / f"metrics{suffix}.json").read_text()) == kept
+
+
+@pytest.mark.parametrize("main", [evaluate.main, gradcam.main])
+def test_two_runs_of_one_name_are_refused(evaluated, tmp_path, main, monkeypatch):
+    shutil.copytree(evaluated, tmp_path / "copy")
+    images = ["--random", "1"] if main is gradcam.main else []
+    with pytest.raises(ValueError, match=rf"{evaluated} and .*copy are both named tiny; edit name in .*config\.yaml"):
+        main([str(evaluated), str(tmp_path / "copy"), *images])
+    monkeypatch.chdir(evaluated.parent)
+    main([str(evaluated), evaluated.name, *images])  # the same directory twice
+    assert not (evaluated.parent / "comparisons").exists()
+
+
+def test_a_folder_for_the_comparison_of_one_run_is_refused(evaluated, tmp_path):
+    with pytest.raises(ValueError, match="--output is the folder of a comparison; name another run"):
+        evaluate.main([str(evaluated), str(evaluated), "--output", str(tmp_path / "report")])
 
 
 def test_trainable_parameters_are_those_of_training(tmp_path, vit_run):
@@ -270,9 +336,39 @@ def test_the_page_needs_no_other_file(seeds):
         assert run["run"] in page.cells and f"{100 * run['accuracy']:.2f}" in page.cells
         assert f"{run['params'] / 1e6:.2f}" in page.cells and f"{2 * run['gmacs']:.4g}" in page.cells
     assert stored["pairs"][0]["sentence"] in page.cells
+    assert any(text.startswith("Data set digits: 10 classes, ") for text in page.cells)
     assert {"reported accuracy (%)", "98.76", "reported GMACs", "16.86"} <= set(page.cells)
     markdown = (seeds / "report.md").read_text()
     assert all(f"({name}.png)" in markdown for name in names)
+    assert "Accuracy of b less that of a-seed0, class by class" in markdown and "One seed of each model." in markdown
+    assert "None" not in markdown and "Holm for all" not in markdown
+
+
+def test_cells_of_a_wide_table_are_wrapped_around_their_intervals():
+    text = to_html("title", [Section("section", [{"run": "a b", "x": "0.61 [0.59, 0.63]", "y": "52.3 to 63.4"}])], {})
+    assert "<td>a b</td><td>0.61 [0.59,\N{NO-BREAK SPACE}0.63]</td>" in text and "nowrap" not in text
+    assert "<td>52.3\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}63.4</td>" in text
+
+
+def test_seeds_are_one_point_of_the_front(seeds):
+    groups = group_by_seed([read_entry(Run.open(seeds.parent / name), "") for name in ("a-seed0", "a-seed1", "b")])
+    figure, _ = _draw_cost(groups, seeded=True)
+    stored = json.loads((seeds / "comparison.json").read_text())["runs"]
+    milliseconds = [run["latency_ms"]["1"]["median"] for run in stored]
+    drawn = np.concatenate([line.get_xdata() for line in figure.axes[1].lines if len(line.get_xydata())])
+    assert {np.mean(milliseconds[:2]), milliseconds[2]} <= set(drawn) and not set(milliseconds[:2]) & set(drawn)
+
+
+def test_seeds_of_one_model_alone(vit_run, tmp_path):
+    one = copy_run(vit_run, tmp_path / "x")
+    evaluate.main([str(one), "--corrupt"])
+    two = copy_run(one, tmp_path / "x-seed1", seed=1)
+    (two / "corruptions.json").unlink()
+    evaluate.main([str(one), str(two), "--output", str(tmp_path / "report")])
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "There is nothing to test: all runs are seeds of one model." in report
+    assert "| x (2 seeds) | 2 |" in report and "Numbers of seeds (x (2 seeds): 2)" in report
+    assert "0 is the clean image. Not evaluated with --corrupt: x-seed1." in report
 
 
 def test_a_class_without_test_images(tmp_path):

@@ -123,16 +123,22 @@ def test_verdicts_say_what_the_numbers_say():
     }
     sentences = explanation_report.verdict(result)
     assert sentences[0] == (
-        "On 500 images ViT's gradcam has insertion AUC 0.61 [0.59, 0.63], a random map 0.44 (difference +0.17 [+0.15, +0.19]: "
-        "better) and a centred Gaussian 0.66 (difference -0.05 [-0.07, -0.03]: worse)."
+        "On 500 images ViT's gradcam has insertion AUC 0.61 [0.59, 0.63], a random map 0.44 (difference +0.170 [+0.150, "
+        "+0.190]: better) and a centred Gaussian 0.66 (difference -0.050 [-0.070, -0.030]: worse)."
     )
     assert sentences[1] == "ViT's gradcam is blank on 2 of 500 images; there it counts as random."
-    assert sentences[2].endswith("(difference -0.01 [-0.03, +0.01]: not distinguishable).")
+    assert sentences[2].endswith("(difference -0.010 [-0.030, +0.010]: not distinguishable).")
     assert (
         sentences[3]
         == "By insertion hirescam is the most faithful of ViT's 2 methods, not distinguishable from gradcam."
     )
     assert "rank correlation with the trained model's map is 0.04 [0.02, 0.06]" in sentences[4] and len(sentences) == 5
+    result["paired"][0] = pair("gradcam", "random", 0.01)
+    result["paired"][2] = pair("hirescam", "random", 0.01)
+    chance = "By insertion none of ViT's 2 methods is {} a random map."
+    assert explanation_report.verdict(result)[3] == chance.format("distinguishable from")
+    result["paired"][2] = pair("hirescam", "random", -0.1)
+    assert explanation_report.verdict(result)[3] == chance.format("better than")
 
 
 def test_runs_on_other_images_are_not_compared():

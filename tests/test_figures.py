@@ -260,6 +260,13 @@ def test_reliability_diagram_adds_the_curve_after_temperature_scaling():
     assert len(figures.reliability_diagram(**before).axes[0].lines) == 1
 
 
+def test_reliability_line_leaves_out_bins_of_a_few_images():
+    bins = dict(confidence=[0.3, 0.6, 0.95], accuracy=[0, 0.62, 0.9], counts=[4, 5, 900], ece=0.01)
+    top, _ = figures.reliability_diagram(**bins, scaled=bins | {"temperature": 1.4}).axes
+    np.testing.assert_allclose(top.lines[1].get_xydata(), [[60, 62], [95, 90]])
+    np.testing.assert_allclose([bar.get_height() for bar in top.containers[0]], [0, 62, 90])
+
+
 # Pictures with captions
 
 
