@@ -43,15 +43,23 @@ CAVEATS: Sequence[tuple[str, Callable[[Entry], object], str]] = (
 )
 
 
-def check_names(runs: Sequence[Run]) -> None:
-    """Raise ValueError where two runs have the same name, by which reports and their folders are known."""
-    directories: dict[str, Path] = {}
-    for run in runs:
-        other = directories.setdefault(run.config.name, run.directory)
-        if other != run.directory:
+def open_runs(directories: Sequence[Path], output: Path | None) -> list[Run]:
+    """The finished runs in ``directories``, each once, for a comparison in ``output``.
+
+    Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
+    of a single run.
+    """
+    runs: dict[str, Run] = {}
+    for directory in {path.resolve(): path for path in directories}.values():
+        run = Run.open_finished(directory)
+        other = runs.setdefault(run.config.name, run)
+        if other is not run:
             raise ValueError(
-                f"{other} and {run.directory} are both named {run.config.name}; edit name in one's config.yaml"
+                f"{other.directory} and {directory} are both named {run.config.name}; edit name in one's config.yaml"
             )
+    if output and len(runs) == 1:
+        raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
+    return list(runs.values())
 
 
 def evaluated_on(values: Mapping) -> str:

@@ -25,7 +25,7 @@ from analysis import comparison_figures, figures, metrics
 from analysis.efficiency import count_parameters, measure_cost, peak_memory_mb
 from analysis.metrics import Predictions
 from analysis.report import format_interval
-from comparison import check_names, evaluated_on, load_predictions
+from comparison import evaluated_on, load_predictions, open_runs
 from comparison_report import compare
 from console import print_result, print_table, run_script
 from corruptions import SEVERITIES, by_severity, score_corrupted
@@ -45,10 +45,7 @@ FACTS = (
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    runs = [Run.open_finished(directory) for directory in {path.resolve(): path for path in args.runs}.values()]
-    check_names(runs)
-    if args.output and len(runs) == 1:
-        raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
+    runs = open_runs(args.runs, args.output)
     with distributed.process_group(select_device(args.device)) as device:
         reasons = [len(runs) == 1 or reason_to_evaluate(run, args) for run in runs]
         for run, reason in zip(runs, reasons):

@@ -26,7 +26,7 @@ import torch
 import explanation_quality
 from analysis.attribution import METHODS, check_method, uses_layer
 from analysis.map_statistics import map_statistics
-from comparison import check_names
+from comparison import open_runs
 from console import print_result, print_table, run_script
 from devices import select_device
 from explanation import (
@@ -49,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
     device = select_device(args.device)
-    runs = [Run.open_finished(directory) for directory in {path.resolve(): path for path in args.runs}.values()]
-    check_names(runs)
+    runs = open_runs(args.runs, args.output)
     if args.analyze is not None:
         analyze(runs, args, device)
         return

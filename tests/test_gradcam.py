@@ -108,6 +108,11 @@ def test_some_blank_maps_are_a_warning(capsys):
         gradcam.report_faults([column(None, "blank"), column("blank", "blank")])
 
 
+def test_a_folder_for_a_comparison_needs_one(vit_run, tmp_path):
+    with pytest.raises(ValueError, match="--output is the folder of a comparison"):
+        gradcam.main([str(vit_run), "--index", "0", "--output", str(tmp_path / "grid")])
+
+
 def test_runs_of_different_images_make_no_grid(vit_run, family_runs):
     with pytest.raises(ValueError, match="differ in their classes or test images"):
         gradcam.main([str(vit_run), str(family_runs["resnet"]), "--index", "0", "--method", "layercam"])
