@@ -36,7 +36,8 @@ COLUMNS = {
 LIMITS = [
     "ImageNet weights could not be downloaded where this was run, so that no fine-tuning from them is reported: the configs of "
     "`configs/cifar10_lr`, `configs/cifar10_freeze` and `configs/cifar10_partial` are tested with local weights only.",
-    "CIFAR-10 is a JPEG re-encoding in folders, not the original files: a little harder, and not comparable digit by digit.",
+    "The original CIFAR files could not be downloaded either. Where CIFAR-10 is named, it is a JPEG re-encoding in folders: a "
+    "little harder, and not comparable digit by digit.",
     "mini10 is the first 10 classes by name of mini-ImageNet at 32 px (4,500 training, 500 validation and 1,000 test images); "
     "the study that it stands for has 100.",
     "Nothing here was run on a GPU. Depths, widths, epochs and classes were cut to what CPU cores do in minutes; these models "
