@@ -3,6 +3,8 @@
 Maps are not negative; a map's *mass* in a cell is the cell's value over the sum of all. Legend: B maps, h w cells.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -33,7 +35,7 @@ def map_statistics(maps: np.ndarray) -> dict[str, np.ndarray]:
     """
     maps = np.asarray(maps, np.float64)
     relative = maps / maps.max(axis=(1, 2), keepdims=True)
-    flat = relative.reshape(len(maps), -1)
+    flat = relative.reshape(len(maps), math.prod(maps.shape[1:]))  # also where there are none
     mass = flat / flat.sum(axis=1, keepdims=True)
     log_mass = np.log(mass, where=mass > 0, out=np.zeros_like(mass))
     peaks = flat == 1

@@ -164,3 +164,8 @@ def test_maps_of_a_small_vit_point_at_the_planted_pattern():
 def test_grad_cam_of_a_small_swin_points_at_the_planted_pattern():
     result = planted_pattern.main(["--models", "swin", "--methods", "gradcam", "hirescam"])["swin"]
     assert result["accuracy"] > 0.95 and result["methods"]["gradcam"]["pointing"][0] >= 0.7
+
+
+def test_a_batch_of_blank_maps_has_no_statistics():
+    values = explanation_quality.describe_maps(torch.zeros(2, 4, 4))
+    assert len(values) == 14 and all(np.isnan(numbers).all() and len(numbers) == 2 for numbers in values.values())
