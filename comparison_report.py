@@ -44,9 +44,7 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
     entries = [read_entry(run, suffix) for run in runs]
     check_comparable(entries)
     groups = group_by_seed(entries)
-    folder = comparison_folder(list(runs), output)
-    if output is None:
-        folder = Folder(f"{folder.directory}{suffix}")
+    folder = comparison_folder(runs, output, suffix)
     hits = [np.stack([entry.predictions.correct for entry in group]) for group in groups.values()]
     pairs = compare_pairs(list(groups), hits)
     seeds = {name: summarize_seeds([e.metrics["accuracy"] for e in group]) for name, group in groups.items()}

@@ -25,6 +25,7 @@ from analysis import comparison_figures, figures, metrics
 from analysis.efficiency import count_parameters, measure_cost, peak_memory_mb
 from analysis.metrics import Predictions
 from analysis.report import format_interval
+from analysis.statistics import wilson_interval
 from comparison import evaluated_on, load_predictions, open_runs
 from comparison_report import compare
 from console import print_result, print_table, run_script
@@ -33,7 +34,7 @@ from data import Split, load_dataset
 from devices import autocast, select_device, select_precision
 from inference import FlipAverage, predict_split
 from models import apply_tuning, input_spec, restore_model
-from runs import Run, file_suffix
+from runs import Run
 
 # What metrics.json says that predictions alone do not tell.
 FACTS = (
@@ -104,8 +105,9 @@ def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
 
 
 def suffix_of(args: argparse.Namespace, split: str | None = None) -> str:
-    """What the files of these arguments (on another split, if one is named) carry in their names."""
-    return file_suffix(split or args.split, args.tta) + ("" if args.checkpoint == "best" else f"-{args.checkpoint}")
+    """What the files of these arguments (on another split, if one is named) carry in their names: nothing if all is usual."""
+    usual = {"test": "", "best": "", None: ""}
+    return "".join(usual.get(value, f"-{value}") for value in (split or args.split, args.tta, args.checkpoint))
 
 
 def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: str | None = None) -> None:
@@ -156,7 +158,7 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, said: 
             SEVERITIES,
             {name: predictions.accuracy},
             intervals={name: by_severity(corrupted, "accuracy_ci95")},
-            clean_intervals={name: metrics.summarize(predictions, class_names)["accuracy_ci95"]},
+            clean_intervals={name: wilson_interval(predictions.correct.sum(), len(predictions.labels))},
             title=title_of(run, vars(args)),
         )
         written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))

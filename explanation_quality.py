@@ -141,7 +141,7 @@ def analyze_runs(
     if len(runs) > 1:
         compared = explanation_report.compare(results, arrays)
         sentences += compared
-        folder = comparison_folder(list(runs), output)
+        folder = comparison_folder(runs, output)
         sections = [explanation_report.section(results, arrays, ["explanations.png"])]
         markdown = to_markdown(f"Explanations of {len(runs)} runs", sections)
         written += [

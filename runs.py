@@ -183,20 +183,15 @@ def scalar_writer(run: Run):
     return SummaryWriter(str(run.path("tensorboard")))
 
 
-def file_suffix(split: str, tta: str | None) -> str:
-    """What evaluate.py's files carry in their names: nothing for the plain test split."""
-    return ("" if split == "test" else f"-{split}") + (f"-{tta}" if tta else "")
-
-
-def comparison_folder(runs: list[Run], output: Path | None) -> Folder:
-    """Where results over several runs go: ``output``, or a folder of their names below ``outputs/comparisons``."""
+def comparison_folder(runs: Sequence[Run], output: Path | None, suffix: str = "") -> Folder:
+    """Where results over several runs go: ``output``, or a folder of their names and ``suffix`` below ``comparisons``."""
     if output is not None:
         return Folder(output)
     names = [run.config.name.replace("/", "-") for run in runs]
     name = "-vs-".join(names)
     if len(name) > 80:
         name = f"{names[0]}-and-{len(runs) - 1}-more"
-    return Folder(Path(runs[0].config.output_root) / "comparisons" / name)
+    return Folder(Path(runs[0].config.output_root) / "comparisons" / f"{name}{suffix}")
 
 
 def is_run(directory: Path) -> bool:
