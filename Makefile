@@ -26,7 +26,7 @@ study-d: .venv/installed
 	$(BIN)/python train.py configs/shallow_vit/resnet34.yaml --resume $(ARGS)
 	$(MAKE) study STUDY=shallow_vit
 study-e: .venv/installed
-	$(BIN)/python benchmarks/attention_complexity.py
+	$(BIN)/python -m benchmarks.attention_complexity
 	$(BIN)/python train.py configs/swin/cifar100_scratch.yaml --resume $(ARGS)
 	$(BIN)/python evaluate.py outputs/cifar100_scratch --corrupt
 	$(BIN)/python gradcam.py outputs/cifar100_scratch --index $(IMAGES)

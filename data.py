@@ -18,24 +18,25 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from augmentation import Augment, Preprocess, crop_and_resize, random_crops
-from config import DataConfig
-from sources import DATASETS, Photos, Pixels, Source
+from common.config import DataConfig
+from images.augmentation import Augment, random_crops
+from images.preprocessing import Preprocess, crop_and_resize
+from images.sources import DATASETS, Photos, Pixels, Source
 
-__all__ = ["Augment", "Dataset", "Preprocess", "Selection", "Split", "load_dataset"]
+__all__ = ["Augment", "BatchPlan", "Dataset", "Preprocess", "Split", "load_dataset"]
 
 
 @dataclass(frozen=True)
-class Selection:
+class BatchPlan:
     """The images of one batch."""
 
     indices: Tensor  # int64 B, positions in the split
     crops: Tensor | None  # float B 4, as `random_crops` gives them
 
-    def part(self, rank: int, world_size: int) -> "Selection":
+    def part(self, rank: int, world_size: int) -> "BatchPlan":
         """Every ``world_size``-th image of the batch, from ``rank`` on."""
         crops = None if self.crops is None else self.crops[rank::world_size]
-        return Selection(self.indices[rank::world_size], crops)
+        return BatchPlan(self.indices[rank::world_size], crops)
 
 
 class Split:
@@ -77,7 +78,7 @@ class Split:
 
     def plan(
         self, size: int, generator: torch.Generator | None = None, *, repeats: int = 1, smallest: int = 2
-    ) -> list[Selection]:
+    ) -> list[BatchPlan]:
         """Which images make up the batches of one pass.
 
         Without a generator: in order, as the images are. With one: shuffled, and cropped at random if the split has a
@@ -95,9 +96,9 @@ class Split:
         if len(parts) > 1 and len(order) - parts[-1] < smallest:
             parts.pop()
         bounds = zip(parts, [*parts[1:], len(order)])
-        return [Selection(order[i:j], None if crops is None else crops[i:j]) for i, j in bounds]
+        return [BatchPlan(order[i:j], None if crops is None else crops[i:j]) for i, j in bounds]
 
-    def load(self, plan: list[Selection], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def load(self, plan: list[BatchPlan], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 B 3 H W, int64 B) on ``device`` for each selection."""
         return (self._load_resident if self.resident else self._load_streamed)(plan, device)
 

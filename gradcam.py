@@ -15,34 +15,24 @@ gradcam/statistics.json with figures, and for several runs explanations.json in 
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-import explanation_quality
-from analysis.attribution import METHODS, check_method, uses_layer
-from analysis.map_statistics import map_statistics
-from comparison import open_runs
-from console import print_result, print_table, run_script
-from devices import select_device
-from explanation import (
-    Column,
-    Explanation,
-    check_targets,
-    choose_targets,
-    explain,
-    find_remedy,
-    pick_pictures,
-    predict_pictures,
-    read_pictures,
-)
-from explanation_pictures import caption, grid, overview
-from models import cam_layer, cam_layers, restore_model
-from runs import Run, comparison_folder
+from common.console import print_result, print_table, run_script
+from common.devices import select_device
+from common.runs import Run
+from comparison.entries import open_runs
+from explanation.attribution import METHODS, check_method, uses_layer
+from explanation.layers import map_layer, map_layers
+from explanation.maps import MapSet, explain, find_remedy, predict_pictures
+from explanation.pictures import pick_pictures, read_pictures
+from explanation.quality import measurement
+from explanation.saving import save_comparison, save_run
+from explanation.targets import check_targets, choose_targets
+from models import restore_model
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -119,11 +109,11 @@ def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> 
         raise ValueError("--analyze explains the predicted class of every image; leave --target away")
     if len(args.layer or []) > 1:
         raise ValueError("--analyze looks at one layer; name one")
-    written = explanation_quality.analyze_runs(
+    written = measurement.analyze_runs(
         runs,
         args.analyze,
         split_name=args.split,
-        methods=list(dict.fromkeys([*explanation_quality.METHODS, *args.method])),
+        methods=list(dict.fromkeys([*measurement.DEFAULT_METHODS, *args.method])),
         layer_name=args.layer[0] if args.layer else None,
         checkpoint_name=args.checkpoint,
         seed=args.seed,
@@ -133,7 +123,7 @@ def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> 
     print_result({"runs": [run.config.name for run in runs], "images": args.analyze}, written)
 
 
-def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> list[Column]:
+def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> list[MapSet]:
     """A column for each method, layer and target; a layer that this run lacks is left to the other runs."""
     checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
     class_names, batch_size = checkpoint["class_names"], run.config.evaluate.batch_size
@@ -144,7 +134,7 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
         names = [name for name in names if name in modules or name == "default"]
         if not names:
             raise ValueError(f"{run.directory} has none of the layers {', '.join(args.layer)}; add --layer default")
-    layers = [cam_layer(model, None if name == "default" else name) for name in names]
+    layers = [map_layer(model, None if name == "default" else name) for name in names]
     if args.image:
         pictures = read_pictures(run, args.image)
     else:
@@ -162,11 +152,11 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
                 explanations = explain(model, layer, pictures, targets, probabilities, **options)
                 faulty = next((e for e in explanations if e.fault), None)
                 remedy = find_remedy(model, method, layer, faulty) if faulty else None
-                columns.append(Column(run, class_names, method, layer, target, explanations, remedy))
+                columns.append(MapSet(run, class_names, method, layer, target, explanations, remedy))
     return columns
 
 
-def report_faults(columns: list[Column]) -> None:
+def report_faults(columns: list[MapSet]) -> None:
     """Say which maps say nothing, and what to do: an error where a column has no other, else a warning."""
     faulty = [column for column in columns if column.remedy]
     if not faulty:
@@ -181,91 +171,10 @@ def report_faults(columns: list[Column]) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-# ---------------------------------------------------------------- what is written
-
-
-def save_run(run: Run, columns: list[Column], args: argparse.Namespace) -> None:
-    """Pictures, raw maps and JSON of a run, a grid where there are several, and the table of them all."""
-    written = [save_map(column, e, args) for column in columns for e in column.explanations if e.map is not None]
-    if sum(len(column.explanations) for column in columns) > 1:
-        written.append(run.save_figure(f"gradcam/{grid_name(args)}.png", grid(columns, shared_scale=args.shared_scale)))
-    rows = [
-        (
-            e.picture.name,
-            "-" if e.picture.label is None else column.class_names[e.picture.label],
-            caption(e, column.class_names),
-            column.class_names[e.target],
-            column.place,
-            e.fault or f"{e.map.max():.3g}",
-        )
-        for column in columns
-        for e in column.explanations
-    ]
-    print_table(rows, header=("image", "label", "prediction", "explained", "by", "largest value"))
-    maps = [column.to_dict() for column in columns]
-    result = {"run": str(run.directory), "images": len(columns[0].explanations)}
-    print_result(result | (maps[0] if len(maps) == 1 else {"maps": maps}), written)
-
-
-def save_map(column: Column, explanation: Explanation, args: argparse.Namespace) -> Path:
-    """Picture, raw map and JSON of one image. Returns the picture's path."""
-    run, names = column.run, column.class_names
-    parts = [explanation.picture.name, column.method]
-    parts += [column.layer.name] if column.layer and len(args.layer or []) > 1 else []
-    parts += [column.target] if len(args.target or []) > 1 else []
-    stem = f"gradcam/{file_name('-'.join(parts))}"
-    label, target = explanation.picture.label, explanation.target
-    values = {
-        "image": explanation.picture.name,
-        "method": column.method,
-        "layer": column.layer.name if column.layer else None,
-        "grid": list(explanation.map.shape),
-        "target": names[target],
-        "target_index": target,
-        "probability": float(explanation.probabilities[target]),
-        "prediction": names[explanation.prediction],
-        "label": None if label is None else names[label],
-        "checkpoint": args.checkpoint,
-        "precision": args.precision,
-        "channels": args.channels if column.method == "scorecam" else None,
-        "seconds": explanation.seconds,
-        "statistics": {"max": explanation.map.max()}
-        | {name: value[0] for name, value in map_statistics(explanation.map[None]).items()},
-    }
-    run.write(f"{stem}.npy", lambda path: np.save(path, explanation.map))
-    run.save_json(f"{stem}.json", values)
-    return run.save_figure(f"{stem}.png", overview(column, explanation))
-
-
-def save_comparison(runs: list[Run], columns: list[Column], args: argparse.Namespace) -> None:
-    """One grid over all runs, which must have been shown the same images."""
-    labels = [[e.picture.label for e in column.explanations] for column in columns]
-    if any(column.class_names != columns[0].class_names for column in columns) or any(x != labels[0] for x in labels):
-        raise ValueError(
-            "the runs differ in their classes or test images, so that a grid would mix them up; each run's own maps are "
-            "in its gradcam/"
-        )
-    path = comparison_folder(runs, args.output).save_figure(
-        f"{grid_name(args)}.png", grid(columns, shared_scale=args.shared_scale)
-    )
-    print_result({"runs": [run.config.name for run in runs], "maps": [column.to_dict() for column in columns]}, [path])
-
-
-def grid_name(args: argparse.Namespace) -> str:
-    parts = [*args.method, *((args.layer or []) if len(args.layer or []) > 1 else [])]
-    parts += args.target if len(args.target or []) > 1 else []
-    return file_name("-".join(["grid", *parts]))
-
-
-def file_name(text: str) -> str:
-    """The text as part of a file's name: no blanks or separators, of bounded length."""
-    return re.sub(r"[^\w.+-]+", "_", text)[:150]
-
-
 def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> None:
     """Every layer whose output is a map, the default one marked."""
     model = restore_model(run.config, run.load_checkpoint(f"{args.checkpoint}.pt")).to(device)
-    default, found = cam_layer(model).name, cam_layers(model)
+    default, found = map_layer(model).name, map_layers(model)
     rows = [
         (
             layer.name,

@@ -1,18 +1,17 @@
-"""Model factory: one registry (timm's), weights that load or say why not, fine-tuning policy, where a CAM looks."""
+"""Model factory: one registry (timm's), weights that load or say why not, what a model is fed, fine-tuning policy."""
 
-import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import timm
 import torch
 from timm.models import group_parameters
-from torch import Tensor, nn
+from torch import nn
 
-from config import Config
-from weights import find_weights, load_weights, misfits, pretrained_cfg
+from architectures.weights import find_weights, load_weights, misfits, pretrained_cfg
+from common.config import Config
+from images.preprocessing import Preprocess
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +93,12 @@ def restore_model(cfg: Config, checkpoint: dict) -> nn.Module:
 def input_spec(model: nn.Module) -> InputSpec:
     """What ``model``, made by this module, is fed."""
     return model.input_spec
+
+
+def preprocessing(model: nn.Module) -> Preprocess:
+    """What turns uint8 images into the model's input, on its device."""
+    spec = input_spec(model)
+    return Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(next(model.parameters()).device)
 
 
 def _build(cfg: Config, *, num_classes: int) -> nn.Module:
@@ -188,137 +193,3 @@ def train_mode(model: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
-
-
-# ---------------------------------------------------------------- where a CAM looks
-
-
-@dataclass(frozen=True)
-class CamLayer:
-    """A layer whose output is a map: which module, and how its output becomes B C h w."""
-
-    name: str
-    module: nn.Module
-    grid: tuple[int, int]
-    to_maps: Callable[[Tensor], Tensor]
-
-
-def cam_layer(model: nn.Module, name: str | None = None) -> CamLayer:
-    """The layer ``name``, or by default the last one that sees more than one place and still feeds the logits.
-
-    Transformers: the ``norm1`` of the last block (behind it, a class token alone reaches the logits, and a map of the
-    patch tokens is blank). Convolutional networks: the last stage. Else: the last of `cam_layers` that a gradient reaches.
-    One forward pass on the model's device finds the grid.
-    Raises ValueError for a name that the model lacks (nearest names) or whose output is no map.
-    """
-    modules = dict(model.named_modules())
-    if name is not None and name not in modules:
-        nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
-        hint = f"nearest: {', '.join(nearest) or 'none'}; --list-layers shows all"
-        raise ValueError(f"--layer {name}: the model has no such layer; {hint}")
-    shapes = _output_shapes(model)
-    for candidate in [name] if name else reversed(_default_cam_layers(model)):
-        layer = _describe_layer(model, candidate, shapes.get(candidate))
-        if layer and (name or layer.grid != (1, 1)):
-            return layer
-    listed = [] if name else cam_layers(model)
-    if listed:
-        return ([layer for layer, reached in listed if reached] or [layer for layer, _ in listed])[-1]
-    raise ValueError(
-        f"--layer {name}: its output {shapes.get(name)} is not a map over the image; --list-layers shows those that are"
-        if name
-        else f"no layer of {type(model).__name__} keeps a grid larger than 1x1 at this image size; train at a larger one"
-    )
-
-
-def cam_layers(model: nn.Module) -> list[tuple[CamLayer, bool]]:
-    """Every layer with weights whose output is a map of more than one cell, in the order of computation.
-
-    Beside each: whether the gradient of the logits reaches its cells; where it does not, maps by gradient are blank.
-    """
-    modules = dict(model.named_modules())
-    found = [_describe_layer(model, name, shape) for name, shape in _output_shapes(model).items()]
-    layers = [x for x in found if x and x.grid != (1, 1) and any(True for _ in modules[x.name].parameters())]
-    if not layers:
-        return []
-    outputs: dict[str, Tensor] = {}
-    with _outputs(model, {layer.name: layer.module for layer in layers}, outputs.__setitem__), torch.enable_grad():
-        images = torch.randn(1, 3, *input_spec(model).size, device=next(model.parameters()).device)
-        logits = model(images.requires_grad_())
-        wanted = [outputs[layer.name] for layer in layers]
-        gradients = torch.autograd.grad(logits.sum(), wanted, allow_unused=True) if logits.requires_grad else ()
-    reached = [
-        gradient is not None and bool(layer.to_maps(gradient).any()) for layer, gradient in zip(layers, gradients)
-    ]
-    return list(zip(layers, reached or [False] * len(layers)))
-
-
-def _default_cam_layers(model: nn.Module) -> list[str]:
-    """Candidates, first to last."""
-    names = [name for name, module in model.named_modules() if not isinstance(module, nn.Identity)]
-    for suffix in (".norm1", ".norm2"):  # a block without attention has no first norm
-        found = [name for name in names if name.endswith(suffix) and "blocks." in name]
-        if found:
-            return found
-    return [info["module"] for info in getattr(model, "feature_info", [])]
-
-
-@contextmanager
-def _outputs(model: nn.Module, modules: dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """The model in evaluation mode, ``see(name, output)`` called for each of the modules that runs."""
-
-    def hook_of(name):
-        return lambda module, args, output: see(name, output) if isinstance(output, Tensor) else None
-
-    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items() if name]
-    training = model.training
-    try:
-        model.eval()
-        yield
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
-
-
-def _output_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """By module, for one image, in the order in which they are done."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    see = lambda name, output: shapes.__setitem__(name, tuple(output.shape))  # noqa: E731
-    with _outputs(model, dict(model.named_modules()), see), torch.inference_mode():
-        model(torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device))
-    return shapes
-
-
-def _describe_layer(model: nn.Module, name: str, shape: tuple[int, ...] | None) -> CamLayer | None:
-    """How an output of this shape (for one image) becomes a map; None if it is none."""
-    module, above = model.get_submodule(name), [model.get_submodule(n) for n in _ancestors(name)]
-    inside_attention = any(hasattr(parent, "qkv") for parent in above)  # heads, windows, shifted grids: no places
-    if shape is None or len(shape) not in (3, 4) or shape[0] != 1 or inside_attention:
-        return None
-    if len(shape) == 4:
-        # Swin in timm carries B h w C everywhere but in the convolution that embeds the patches.
-        if getattr(model, "output_fmt", "NCHW") == "NHWC" and not isinstance(module, nn.Conv2d):
-            return CamLayer(name, module, tuple(shape[1:3]), lambda x: x.permute(0, 3, 1, 2))  # B h w C -> B C h w
-        return CamLayer(name, module, tuple(shape[2:]), lambda x: x)
-    # B N C tokens: class and register tokens first (behind the patch embedding), then the grid row by row.
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    owner = next((parent for parent in reversed(above) if hasattr(parent, "input_resolution")), None)
-    known = owner.input_resolution if owner else getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if known and shape[1] == known[0] * known[1]:
-        prefix, (rows, columns) = 0, known
-    else:  # of the same shape as the patches or the image
-        height, width = known or input_spec(model).size
-        rows = max(1, round(((shape[1] - prefix) * height / width) ** 0.5))
-        columns = (shape[1] - prefix) // rows
-    if rows * columns != shape[1] - prefix:
-        return None
-    return CamLayer(
-        name, module, (rows, columns), lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
-    )
-
-
-def _ancestors(name: str) -> list[str]:
-    """Of ``a.b.c``: the model itself, ``a``, ``a.b``."""
-    parts = name.split(".")
-    return [".".join(parts[:i]) for i in range(len(parts))]

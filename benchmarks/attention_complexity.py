@@ -1,6 +1,6 @@
 """What global and window attention cost as the image grows: counted and timed, beside the two formulas of the Swin paper.
 
-    python benchmarks/attention_complexity.py                 # one layer of Swin-T's first stage, 112 to 896 px
+    python -m benchmarks.attention_complexity                 # one layer of Swin-T's first stage, 112 to 896 px
 
 For H W tokens of width C and windows of side M (Liu et al. 2021, equations 1 and 2), in multiply-accumulates:
     global   4 H W C^2 + 2 (H W)^2 C
@@ -13,7 +13,6 @@ Writes the numbers and a figure, by default outputs/attention_complexity.json an
 
 import argparse
 import copy
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,13 +21,11 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from analysis.efficiency import measure_latency
-from analysis.style import BLUE, ORANGE, TICK_SIZE, new_figure, tidy
 from architectures.swin import WindowAttention
-from devices import autocast, keep_freed_memory, select_device, select_precision
-from runs import Folder
+from common.devices import autocast, keep_freed_memory, select_device, select_precision
+from common.plotting import BLUE, ORANGE, TICK_SIZE, new_figure, tidy
+from common.runs import Folder
+from evaluation.cost import measure_latency
 
 KINDS = {"global": ORANGE, "window": BLUE}
 

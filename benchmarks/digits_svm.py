@@ -1,20 +1,17 @@
 """The yardstick of the quickstart: an RBF support vector machine on the very same split of the digits.
 
-    python benchmarks/digits_svm.py
+    python -m benchmarks.digits_svm
 
 C and gamma are chosen by accuracy on the validation split; the test split is looked at once.
 """
 
-import sys
 from itertools import product
 from pathlib import Path
 
 from sklearn.svm import SVC
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from analysis.statistics import wilson_interval
-from config import load_config
+from common.config_files import load_config
+from common.intervals import wilson_interval
 from data import Split, load_dataset
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"

@@ -1,10 +1,10 @@
 """Heat maps per second of this project (B) against grad-cam called as its README shows (A), on the same model and images.
 
-    OMP_NUM_THREADS=1 python benchmarks/explain.py --channels 128     # CPU: ViT-S and Swin-T, 32 images; Score-CAM of one
-    python benchmarks/explain.py --score-images 4                     # CUDA
+    OMP_NUM_THREADS=1 python -m benchmarks.explain --channels 128     # CPU: ViT-S and Swin-T, 32 images; Score-CAM of one
+    python -m benchmarks.explain --score-images 4                     # CUDA
 
 A: the library's class, with the layer and the reshape_transform that are right, one image at a time, fp32.
-B: `analysis.attribution.heat_maps`, all images in batches, in fp32 and in bf16 autocast.
+B: `explanation.attribution.heat_maps`, all images in batches, in fp32 and in bf16 autocast.
 
 Weights and images are random (images smooth, so that maps have structure). A and B run in one process and in turn; figures
 are medians over the rounds. On CPU, per CPU-second counts the CPU time of the process, which other load on the machine
@@ -28,7 +28,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,18 +42,17 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy.stats import spearmanr
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from analysis.attribution import heat_maps
-from config import Config
-from devices import autocast, keep_freed_memory, select_device
-from models import CamLayer, cam_layer, create_model
+from common.config import Config
+from common.devices import autocast, keep_freed_memory, select_device
+from explanation.attribution import heat_maps
+from explanation.layers import MapLayer, map_layer
+from models import create_model
 
 LIBRARY = {"gradcam": GradCAM, "scorecam": ScoreCAM}
 MODELS = ["vit_small_patch16_224", "swin_tiny_patch4_window7_224"]
 
 
-def by_hand(model, layer: CamLayer, images: torch.Tensor, targets: list[int], method: str) -> np.ndarray:
+def by_hand(model, layer: MapLayer, images: torch.Tensor, targets: list[int], method: str) -> np.ndarray:
     """A: maps of the size of the images, in [0, 1], B H W."""
     rows, columns = layer.grid
 
@@ -72,7 +70,7 @@ def by_hand(model, layer: CamLayer, images: torch.Tensor, targets: list[int], me
     return np.stack(maps)
 
 
-def ours(model, layer: CamLayer, images, targets, method: str, precision: str, channels: int | None, batch: int):
+def ours(model, layer: MapLayer, images, targets, method: str, precision: str, channels: int | None, batch: int):
     """B: maps on the layer's grid, B h w."""
     parts = []
     for start in range(0, len(images), batch):
@@ -99,7 +97,7 @@ def agreement(maps: np.ndarray, expected: np.ndarray) -> dict[str, float]:
 
 
 def compare(model, images: torch.Tensor, method: str, variants: dict, rounds: int, batch: int) -> dict:
-    layer, device = cam_layer(model), images.device
+    layer, device = map_layer(model), images.device
     with torch.no_grad():
         targets = torch.cat([model(part) for part in images.split(batch)]).argmax(1).tolist()
     sides = {"A": lambda: by_hand(model, layer, images, targets, method)}

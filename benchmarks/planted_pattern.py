@@ -1,7 +1,7 @@
 """Do heat maps point at the evidence? Images whose class is decided by a patch at a known place, the rest clutter.
 
-    python benchmarks/planted_pattern.py
-    python benchmarks/planted_pattern.py --models vit --steps 300 --output planted.json
+    python -m benchmarks.planted_pattern
+    python -m benchmarks.planted_pattern --models vit --steps 300 --output planted.json
 
 A quarter of each image is one of ten pictures, each of which is a class; the rest is weaker noise. Small models learn it
 in seconds. Then each method is scored on images that were predicted right: pointing game (is the map's maximum in the
@@ -10,7 +10,6 @@ patch?) and energy (share of the map's mass in it); chance is 25 % for both.
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,15 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from analysis.attribution import METHODS, heat_maps
-from analysis.faithfulness import centre_map, random_maps
-from analysis.map_statistics import energy_inside, pointing_game
-from analysis.statistics import mean_interval
-from config import Config
-from console import print_table
-from models import cam_layer, create_model
+from common.config import Config
+from common.console import print_table
+from common.intervals import mean_interval
+from explanation.attribution import METHODS, heat_maps
+from explanation.layers import map_layer
+from explanation.quality.faithfulness import centre_map, random_maps
+from explanation.quality.form import energy_inside, pointing_game
+from models import create_model
 
 SIDE, PATCH, CELL, NUM_CLASSES = 32, 16, 4, 10
 MODELS = {
@@ -106,7 +104,7 @@ def score_model(name: str, args: argparse.Namespace) -> dict:
     images, labels, masks = planted_images(args.images, generator)
     with torch.no_grad():
         right = torch.cat([model(batch).argmax(1) for batch in images.split(100)]) == labels
-    images, labels, layer = images[right], labels[right], cam_layer(model, args.layer)
+    images, labels, layer = images[right], labels[right], map_layer(model, args.layer)
     regions = masks[right].unfold(1, SIDE // layer.grid[0], SIDE // layer.grid[0])
     regions = regions.unfold(2, SIDE // layer.grid[1], SIDE // layer.grid[1]).all(-1).all(-1).numpy()  # B h w
     maps = {method: explain(model, layer, images, labels, method) for method in args.methods}

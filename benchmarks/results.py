@@ -1,6 +1,6 @@
 """Write RESULTS.md from what the scripts left in outputs/: no number in it is typed by hand.
 
-    python benchmarks/results.py            # reads outputs/, writes RESULTS.md
+    python -m benchmarks.results            # reads outputs/, writes RESULTS.md
 
 A run is listed if it has been evaluated on the test split; a comparison if evaluate.py wrote one.
 """
@@ -8,15 +8,13 @@ A run is listed if it has been evaluated on the test split; a comparison if eval
 import argparse
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from analysis.report import Section, comparison_rows, reported_rows, to_markdown
-from console import print_result, run_script
-from runs import Run, is_run
+from common.console import print_result, run_script
+from common.documents import Section, to_markdown
+from common.runs import Run, is_run
+from comparison.tables import comparison_rows, reported_rows
 
 COLUMNS = {
     "run": "run",

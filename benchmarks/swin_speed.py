@@ -1,7 +1,7 @@
 """A training step of `architectures.swin` (B) against timm's Swin (A): same weights, images and optimizer.
 
-    python benchmarks/swin_speed.py                                 # Swin-T at 224 px, batch 32, fp32 and, if there is, bf16
-    python benchmarks/swin_speed.py --model swin_b --batch-size 128
+    python -m benchmarks.swin_speed                                 # Swin-T at 224 px, batch 32, fp32 and, if there is, bf16
+    python -m benchmarks.swin_speed --model swin_b --batch-size 128
 
 A step is forward, cross-entropy, backward and AdamW. Both models run in one process and take turns, A B B A, so that other
 load on the machine meets both alike; times are medians of the steps and the ratio A / B (above 1: B is faster) is the
@@ -11,19 +11,15 @@ median over neighbours. On CPU the seconds are the process's CPU time, on CUDA t
 import argparse
 import json
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from architectures.swin import checkpoint_filter_fn
-from devices import autocast, keep_freed_memory, select_device, select_precision
+from common.devices import autocast, keep_freed_memory, select_device, select_precision
 
 TIMMS = {"swin_t": "swin_tiny", "swin_s": "swin_small", "swin_b": "swin_base", "swin_l": "swin_large"}
 

@@ -1,7 +1,7 @@
 """Images per second of this project (B) against what a user would write (A), on the same model and pixels.
 
-    python benchmarks/throughput.py                                             # CPU: small models at 32 px, data at 32 and 224
-    python benchmarks/throughput.py --models vit_base_patch16_224 swin_base_patch4_window7_224 --image-size 224   # CUDA
+    python -m benchmarks.throughput                                             # CPU: small models at 32 px, data at 32 and 224
+    python -m benchmarks.throughput --models vit_base_patch16_224 swin_base_patch4_window7_224 --image-size 224   # CUDA
 
 A: torchvision-style dataset, per-image PIL transforms (RandomCrop(32, 4), Resize, flip, ToTensor, Normalize), DataLoader
 with two workers, fp16 autocast with GradScaler on CUDA and fp32 on CPU, eager model, plain AdamW; evaluation in fp32.
@@ -30,7 +30,6 @@ import argparse
 import json
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,19 +42,17 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import data
-from analysis.efficiency import count_gmacs, peak_memory_mb
-from config import Config
-from devices import keep_freed_memory, select_device, select_precision, should_compile
-from inference import predict_split
+from common.config import Config
+from common.devices import keep_freed_memory, select_device, select_precision, should_compile
+from common.runs import Run
+from evaluation.cost import count_gmacs, peak_memory_mb
+from evaluation.predictions import predict_split
+from images.sources import Pixels
 from models import create_model, input_spec
-from optimization import create_optimizer
-from randomness import seed_epoch
-from runs import Run
-from sources import Pixels
-from train import Trainer
+from training.optimization import create_optimizer
+from training.randomness import seed_epoch
+from training.trainer import Trainer
 
 PRESETS = {
     "swin_32": (

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY_VIT, make_folder, write_config
 from PIL import Image
+from support import TINY_VIT, make_folder, write_config
 
 import evaluate
 import gradcam
-import network
 import train
-from console import run_script
+from common import network
+from common.console import run_script
 
 PROJECT = Path(__file__).parents[1]
 

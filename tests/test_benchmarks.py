@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[1]
 
 def test_the_throughput_benchmark_measures_both_sides(tmp_path):
     output = tmp_path / "throughput.json"
-    command = [sys.executable, "benchmarks/throughput.py", "--seconds", "0.2", "--rounds", "1", "--data-sizes", "32"]
+    command = [sys.executable, "-m", "benchmarks.throughput", "--seconds", "0.2", "--rounds", "1", "--data-sizes", "32"]
     command += ["--models", "shallow_vit", "--batch-size", "16", "--output", str(output)]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     results = json.loads(output.read_text())
@@ -62,7 +62,7 @@ def test_counted_attention_follows_the_formulas_of_the_paper(tmp_path):
 
 def test_the_explanation_benchmark_compares_with_grad_cam(tmp_path):
     output = tmp_path / "explain.json"
-    command = [sys.executable, "benchmarks/explain.py", "--models", "vit_tiny_patch16_224", "--image-size", "48"]
+    command = [sys.executable, "-m", "benchmarks.explain", "--models", "vit_tiny_patch16_224", "--image-size", "48"]
     command += ["--images", "2", "--rounds", "1", "--channels", "100", "--output", str(output)]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     results = json.loads(output.read_text())

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
-from conftest import make_config, make_folder
 from PIL import Image
+from support import make_config, make_folder
 from timm.data import auto_augment
 
-import augmentation
-from augmentation import RAND_AUGMENT, rand_augment
-from config import AugmentConfig
+from common.config import AugmentConfig
 from data import Augment, Preprocess, load_dataset
-from sources import PIL_FILTERS, fit_image, open_image
+from images import augmentation, preprocessing
+from images.augmentation import RAND_AUGMENT, rand_augment
+from images.sources import PIL_FILTERS, fit_image, open_image
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ def test_crop_and_resize_equals_resized_crop_per_image(generator):
     images = smooth_images(generator, 4, 32, 40)
     boxes = [(0, 0, 32, 40), (4, 10, 20, 20), (12, 0, 16, 30), (8, 8, 8, 8)]  # top, left, height, width in pixels
     crops = torch.tensor([[t / 32, x / 40, h / 32, w / 40] for t, x, h, w in boxes])
-    ours = augmentation.crop_and_resize(images, crops)
+    ours = preprocessing.crop_and_resize(images, crops)
     for image, box, result in zip(images, boxes, ours):
         theirs = TF.resized_crop(image, *box, [32, 40], antialias=False)
         inner = (slice(None), slice(3, -3), slice(3, -3))  # torchvision clamps at the box, we see what is beside it

@@ -8,24 +8,23 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_VIT, make_config, make_folder, write_config
+from support import TINY_VIT, make_config, make_folder, write_config
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import evaluate
 import gradcam
 import train
-from analysis import metrics
-from analysis.metrics import Predictions
-from analysis.report import Section, to_html
-from comparison import group_by_seed, read_entry
-from comparison_report import _draw_cost, disagreements
-from config import load_config
-from corruptions import CORRUPTIONS
+from common.config_files import load_config
+from common.documents import Section, to_html
+from common.runs import Run
+from comparison.entries import group_by_seed, read_entry
+from comparison.illustrations import _draw_cost, disagreements
 from data import Preprocess, Split, load_dataset
-from inference import predict_split
+from evaluation import calibration
+from evaluation.corruptions import CORRUPTIONS
+from evaluation.predictions import Predictions, predict_split
+from images.sources import Pixels
 from models import create_model, restore_model
-from runs import Run
-from sources import Pixels
 
 
 def copy_run(run, directory, **values):
@@ -224,8 +223,8 @@ def test_the_temperature_is_fitted_on_validation_images(evaluated):
     scaling = json.loads((evaluated / "metrics.json").read_text())["temperature_scaling"]
     dataset = load_dataset(Run.open(evaluated).config.data, seed=0)
     np.testing.assert_array_equal(held_out.labels, dataset.val.labels)
-    assert scaling["temperature"] == metrics.fit_temperature(held_out) != metrics.fit_temperature(test)
-    assert scaling["ece"] == metrics.calibration(metrics.scale_logits(test, scaling["temperature"]))["ece"]
+    assert scaling["temperature"] == calibration.fit_temperature(held_out) != calibration.fit_temperature(test)
+    assert scaling["ece"] == calibration.calibration(calibration.scale_logits(test, scaling["temperature"]))["ece"]
 
 
 def test_flips_are_averaged(evaluated, capsys):

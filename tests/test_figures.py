@@ -9,7 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
-from analysis import cam_figures, comparison_figures, figures, style
+from common import plotting
+from comparison import figures as comparison_figures
+from evaluation import figures as evaluation_figures
+from explanation import figures as explanation_figures
+from training import figures as training_figures
 
 
 def class_names(num_classes: int) -> list[str]:
@@ -74,7 +78,7 @@ def test_layout_faults_are_found():
 
 def test_marks_exist_in_the_font():
     font = FT2Font(matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf")
-    for mark, _ in style.MARKS.values():
+    for mark, _ in plotting.MARKS.values():
         assert all(font.get_char_index(ord(character)) for character in mark)
 
 
@@ -97,7 +101,7 @@ def test_training_curves_draw_percent_and_mark_the_best_epoch():
     log = training_log(30)
     best = int(np.argmax(log["val_accuracy"])) + 1
     assert 1 < best < 30
-    figure = figures.training_curves(log, best_epoch=best, title="run")
+    figure = training_figures.training_curves(log, best_epoch=best, title="run")
     loss, accuracy = figure.axes
     np.testing.assert_array_equal(loss.lines[1].get_ydata(), log["val_loss"])
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), 100 * log["train_accuracy"])
@@ -108,13 +112,13 @@ def test_training_curves_draw_percent_and_mark_the_best_epoch():
 
 
 def test_training_curves_without_validation_show_training_alone():
-    figure = figures.training_curves(training_log(40, validated=False))
+    figure = training_figures.training_curves(training_log(40, validated=False))
     assert [len(axes.lines) for axes in figure.axes] == [1, 1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training"]
 
 
 def test_training_curves_of_one_epoch_are_visible():
-    figure = figures.training_curves(training_log(1))
+    figure = training_figures.training_curves(training_log(1))
     for axes in figure.axes:
         assert [line.get_marker() for line in axes.lines[:2]] == ["o", "o"]
     assert not layout_faults(figure)
@@ -123,13 +127,13 @@ def test_training_curves_of_one_epoch_are_visible():
 def test_training_curves_skip_epochs_without_validation():
     log = training_log(6)
     log["val_accuracy"][::2] = np.nan
-    figure = figures.training_curves(log)
+    figure = training_figures.training_curves(log)
     np.testing.assert_array_equal(figure.axes[1].lines[1].get_xdata(), [2, 4, 6])
 
 
 def test_learning_rate_draws_every_step():
     rates = np.linspace(3e-4, 0, 5000)
-    figure = figures.learning_rate(np.arange(5000) / 391, rates, title="run")
+    figure = training_figures.learning_rate(np.arange(5000) / 391, rates, title="run")
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), rates)
     assert figure.axes[0].get_ylim()[0] == 0
     assert not layout_faults(figure)
@@ -141,7 +145,7 @@ def test_learning_rate_draws_every_step():
 @pytest.mark.parametrize("num_classes", [2, 5, 10, 12, 20])
 def test_confusion_cells_carry_counts_and_row_percentages(num_classes):
     counts = random_counts(num_classes)
-    axes = figures.confusion_matrix(counts, class_names(num_classes)).axes[0]
+    axes = evaluation_figures.confusion_matrix(counts, class_names(num_classes)).axes[0]
     assert len(axes.texts) == num_classes**2
     for text in axes.texts:
         column, row = text.get_position()
@@ -154,7 +158,7 @@ def test_confusion_cells_carry_counts_and_row_percentages(num_classes):
 
 def test_confusion_colors_are_row_percentages_that_show_rare_errors():
     counts = np.array([[99, 1], [0, 50]])
-    image = figures.confusion_matrix(counts, ["cat", "dog"]).axes[0].images[0]
+    image = evaluation_figures.confusion_matrix(counts, ["cat", "dog"]).axes[0].images[0]
     np.testing.assert_allclose(image.get_array(), [[99, 1], [0, 100]])
     assert image.norm(1) > 0.1  # ten times what a linear scale would give
     assert image.norm(100) == 1 and image.norm(0) == 0
@@ -162,7 +166,7 @@ def test_confusion_colors_are_row_percentages_that_show_rare_errors():
 
 @pytest.mark.parametrize("num_classes", [5, 100])
 def test_confusion_of_an_empty_class_is_zero(num_classes):
-    figure = figures.confusion_matrix(random_counts(num_classes, empty_class=3), class_names(num_classes))
+    figure = evaluation_figures.confusion_matrix(random_counts(num_classes, empty_class=3), class_names(num_classes))
     shown = np.asarray(figure.axes[0].images[0].get_array())
     assert np.isfinite(shown).all() and not shown[3].any()
 
@@ -171,7 +175,7 @@ def test_confusion_of_an_empty_class_is_zero(num_classes):
 def test_confusion_is_readable(num_classes):
     names = class_names(num_classes)
     counts = random_counts(num_classes) * (1000 if num_classes <= 20 else 1)  # wide numbers in the cells
-    figure = figures.confusion_matrix(counts, names, title="run: test split, accuracy 91.2 %")
+    figure = evaluation_figures.confusion_matrix(counts, names, title="run: test split, accuracy 91.2 %")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == names
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == names
     assert min(label.get_fontsize() for label in figure.axes[0].get_xticklabels()) >= 6
@@ -179,7 +183,7 @@ def test_confusion_is_readable(num_classes):
 
 
 def test_confusion_cell_text_stays_in_its_cell():
-    figure = figures.confusion_matrix(random_counts(20) * 1000, class_names(20))
+    figure = evaluation_figures.confusion_matrix(random_counts(20) * 1000, class_names(20))
     axes = figure.axes[0]
     figure.draw_without_rendering()
     cell = axes.get_window_extent().width / 20
@@ -187,7 +191,7 @@ def test_confusion_cell_text_stays_in_its_cell():
 
 
 def test_confusion_of_many_classes_names_every_nth():
-    figure = figures.confusion_matrix(random_counts(150), class_names(150))
+    figure = evaluation_figures.confusion_matrix(random_counts(150), class_names(150))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == class_names(150)[::2]
     assert not figure.axes[0].texts
@@ -195,7 +199,7 @@ def test_confusion_of_many_classes_names_every_nth():
 
 def test_confusion_rejects_names_of_another_length():
     with pytest.raises(AssertionError):
-        figures.confusion_matrix(np.eye(3, dtype=int), ["cat", "dog"])
+        evaluation_figures.confusion_matrix(np.eye(3, dtype=int), ["cat", "dog"])
 
 
 # Accuracy by class
@@ -207,7 +211,7 @@ def test_per_class_bars_are_sorted_and_readable(num_classes):
     accuracy[2] = np.nan
     interval = np.stack([accuracy - 0.05, accuracy + 0.03], axis=1).clip(0, 1)
     names = class_names(num_classes)
-    figure = figures.per_class_accuracy(accuracy, interval, names, mean=0.512, title="run")
+    figure = evaluation_figures.per_class_accuracy(accuracy, interval, names, mean=0.512, title="run")
     axes = figure.axes[0]
 
     widths = [bar.get_width() for bar in axes.patches]
@@ -223,7 +227,9 @@ def test_per_class_bars_are_sorted_and_readable(num_classes):
 
 
 def test_per_class_whiskers_are_the_interval():
-    figure = figures.per_class_accuracy(np.array([0.5, 0.9]), np.array([[0.4, 0.55], [0.85, 0.99]]), ["a", "b"])
+    figure = evaluation_figures.per_class_accuracy(
+        np.array([0.5, 0.9]), np.array([[0.4, 0.55], [0.85, 0.99]]), ["a", "b"]
+    )
     (whiskers,) = figure.axes[0].containers[1].lines[2]
     ends = [segment[:, 0] for segment in whiskers.get_segments()]
     np.testing.assert_allclose(ends, [[85, 99], [40, 55]])
@@ -235,7 +241,7 @@ def test_per_class_whiskers_are_the_interval():
 def test_reliability_diagram_shows_filled_bins_alone():
     confidence, accuracy = np.array([np.nan, 0.4, 0.6, 0.95]), np.array([np.nan, 0.5, 0.5, 0.9])
     counts = np.array([0, 10, 20, 970])
-    figure = figures.reliability_diagram(confidence, accuracy, counts, ece=0.0515, title="run")
+    figure = evaluation_figures.reliability_diagram(confidence, accuracy, counts, ece=0.0515, title="run")
     top, bottom = figure.axes
     bars, gaps = top.containers
     np.testing.assert_allclose([bar.get_height() for bar in bars], [50, 50, 90])
@@ -249,7 +255,7 @@ def test_reliability_diagram_shows_filled_bins_alone():
 def test_reliability_diagram_adds_the_curve_after_temperature_scaling():
     before = dict(confidence=[np.nan, 0.6, 0.95], accuracy=[np.nan, 0.5, 0.9], counts=[0, 30, 970], ece=0.0515)
     after = dict(confidence=[0.3, 0.6, np.nan], accuracy=[0.25, 0.62, np.nan], counts=[3000, 70, 0], ece=0.0102)
-    figure = figures.reliability_diagram(**before, scaled=after | {"temperature": 1.434}, title="run")
+    figure = evaluation_figures.reliability_diagram(**before, scaled=after | {"temperature": 1.434}, title="run")
     top, bottom = figure.axes
     np.testing.assert_allclose(top.lines[1].get_xydata(), [[30, 25], [60, 62]])
     np.testing.assert_array_equal(bottom.patches[-1].get_data().values, after["counts"])
@@ -257,12 +263,12 @@ def test_reliability_diagram_adds_the_curve_after_temperature_scaling():
     assert "5.15 %" in top.get_title() and "1.02 %" in top.get_title()
     assert any("T = 1.43" in text.get_text() for text in figure.legends[0].get_texts())
     assert not layout_faults(figure)
-    assert len(figures.reliability_diagram(**before).axes[0].lines) == 1
+    assert len(evaluation_figures.reliability_diagram(**before).axes[0].lines) == 1
 
 
 def test_reliability_line_leaves_out_bins_of_a_few_images():
     bins = dict(confidence=[0.3, 0.6, 0.95], accuracy=[0, 0.62, 0.9], counts=[4, 5, 900], ece=0.01)
-    top, _ = figures.reliability_diagram(**bins, scaled=bins | {"temperature": 1.4}).axes
+    top, _ = evaluation_figures.reliability_diagram(**bins, scaled=bins | {"temperature": 1.4}).axes
     np.testing.assert_allclose(top.lines[1].get_xydata(), [[60, 62], [95, 90]])
     np.testing.assert_allclose([bar.get_height() for bar in top.containers[0]], [0, 62, 90])
 
@@ -274,7 +280,7 @@ def test_reliability_line_leaves_out_bins_of_a_few_images():
 def test_image_grid_is_readable(size, count, columns):
     images = [random_image(size, size + 10 * (i % 3)) for i in range(count)]
     captions = [f"#{i}: n01532829_house_finch\npredicted n01532830_zebra_finch, 99.9 %" for i in range(count)]
-    figure = figures.image_grid(images, captions, columns=columns, title="Most confidently wrong")
+    figure = evaluation_figures.image_grid(images, captions, columns=columns, title="Most confidently wrong")
     assert len(figure.axes) == count
     for axes, image in zip(figure.axes, images, strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), image)
@@ -286,9 +292,9 @@ def test_image_grid_is_readable(size, count, columns):
 def test_image_grid_colours_lines_by_correctness():
     name = "cifar10/vit_base_patch16_224_augreg_lr5e-5"
     lines = [("label cat", None), (f"{name}: cat 93.1 %", True), ("swin: dog 51.2 %", False)]
-    figure = figures.image_grid([random_image()] * 2, [lines, lines[:1]])
+    figure = evaluation_figures.image_grid([random_image()] * 2, [lines, lines[:1]])
     texts = figure.axes[0].texts
-    assert [text.get_color() for text in texts] == [style.DARK, style.GREEN, style.VERMILLION]
+    assert [text.get_color() for text in texts] == [plotting.DARK, plotting.GREEN, plotting.VERMILLION]
     assert [text.get_text()[0] for text in texts] == ["l", "✓", "✗"]
     assert len(figure.axes[1].texts) == 1
     assert not layout_faults(figure)
@@ -299,7 +305,7 @@ def test_image_grid_colours_lines_by_correctness():
 
 def test_cam_overview_shows_the_map_on_its_own_grid():
     image, cam = random_image(60, 120), random_cam(4, 7, scale=3e-3)
-    figure = cam_figures.cam_overview(image, cam, title="image #42\nlabel cat")
+    figure = explanation_figures.cam_overview(image, cam, title="image #42\nlabel cat")
     picture, grid, overlay = figure.axes
     np.testing.assert_array_equal(picture.images[0].get_array(), image)
     np.testing.assert_array_equal(grid.images[0].get_array(), cam)
@@ -319,7 +325,7 @@ def test_cam_overview_shows_the_map_on_its_own_grid():
 @pytest.mark.parametrize("shape", [(8, 8), (16, 16), (32, 32), (224, 224), (120, 400), (400, 200)])
 def test_cam_overview_is_readable(shape):
     probabilities = [(name, 0.01) for name in class_names(7)] + [("sunflowers", 0.93)]
-    figure = cam_figures.cam_overview(
+    figure = explanation_figures.cam_overview(
         random_image(*shape),
         random_cam(),
         title="flowers_vit_tiny: image #42, label tulips\npredicted sunflowers (93.0 %), Grad-CAM at blocks.10.norm1",
@@ -339,7 +345,7 @@ def test_cam_overview_highlights_the_likeliest_class():
         ("ship", 0.06),
         ("bird", 0.04),
     ]
-    figure = cam_figures.cam_overview(random_image(), random_cam(), title="", probabilities=probabilities)
+    figure = explanation_figures.cam_overview(random_image(), random_cam(), title="", probabilities=probabilities)
     axes = figure.axes[3]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dog", "cat", "ship", "deer", "frog"]
     np.testing.assert_allclose([bar.get_width() for bar in axes.patches], [70, 10, 6, 5, 5])
@@ -348,7 +354,7 @@ def test_cam_overview_highlights_the_likeliest_class():
 
 
 def test_blank_cam_is_named_and_drawn_without_warning(recwarn):
-    figure = cam_figures.cam_overview(random_image(), np.zeros((4, 4)), title="blank")
+    figure = explanation_figures.cam_overview(random_image(), np.zeros((4, 4)), title="blank")
     assert "zero everywhere" in figure.axes[1].get_title()
     figure.draw_without_rendering()
     assert not recwarn.list
@@ -366,7 +372,7 @@ def grid_row(index: int, num_columns: int) -> dict:
 def test_cam_grid_marks_right_and_wrong_predictions():
     row = grid_row(42, 2)
     row["cells"].append((None, "dog 50 %", None))
-    figure = cam_figures.cam_grid([row], ["vit", "swin", "resnet18"])
+    figure = explanation_figures.cam_grid([row], ["vit", "swin", "resnet18"])
     image, right, wrong, unjudged = figure.axes[:4]
     assert image.get_xlabel() == "#42 automobile"
     assert right.get_xlabel() == "✓ cat 87 %"
@@ -380,7 +386,7 @@ def test_cam_grid_shares_the_scale_of_a_row_on_request():
     row = grid_row(0, 3)
     maxima = [cam.max() for cam, _, _ in row["cells"]]
     for shared, expected in ((False, maxima), (True, [max(maxima)] * 3)):
-        figure = cam_figures.cam_grid([row], ["a", "b", "c"], shared_scale=shared)
+        figure = explanation_figures.cam_grid([row], ["a", "b", "c"], shared_scale=shared)
         assert [axes.images[1].get_clim()[1] for axes in figure.axes[1:4]] == expected
         assert ("row" if shared else "map") in figure.axes[4].get_xlabel()
 
@@ -389,7 +395,7 @@ def test_cam_grid_shares_the_scale_of_a_row_on_request():
 def test_cam_grid_is_readable(num_rows, num_columns):
     titles = ["vit_tiny_patch16_224, head", "swin_tiny_patch4_window7_224, last-4"] * 3
     rows = [grid_row(i, num_columns) for i in range(num_rows)]
-    figure = cam_figures.cam_grid(rows, titles[:num_columns], title="Five models, ten images of the test split")
+    figure = explanation_figures.cam_grid(rows, titles[:num_columns], title="Five models, ten images of the test split")
     assert len(figure.axes) == num_rows * (num_columns + 1) + 1
     assert not layout_faults(figure)
 
@@ -445,11 +451,11 @@ def test_comparison_says_where_a_value_is_missing():
     ],
 )
 def test_numbers_are_written_for_people(value, text):
-    assert style.readable(value) == text
+    assert plotting.readable(value) == text
 
 
 def test_long_titles_are_wrapped_and_own_line_breaks_stay():
-    figure = figures.learning_rate([0, 1], [1, 0], title="first\n" + "a long second line " * 10)
+    figure = training_figures.learning_rate([0, 1], [1, 0], title="first\n" + "a long second line " * 10)
     assert figure.get_suptitle().split("\n")[0] == "first"
     assert figure.get_suptitle().count("\n") >= 3
     assert not layout_faults(figure)

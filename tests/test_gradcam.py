@@ -5,12 +5,14 @@ import pytest
 from PIL import Image
 
 import gradcam
-from analysis.attribution import heat_maps
+from common.runs import Run
 from data import Preprocess, load_dataset
-from explanation import Column, Explanation, Picture, pick_pictures
-from models import cam_layer, input_spec, restore_model
-from runs import Run
-from sources import open_image
+from explanation.attribution import heat_maps
+from explanation.layers import map_layer
+from explanation.maps import Explanation, MapSet
+from explanation.pictures import Picture, pick_pictures
+from images.sources import open_image
+from models import input_spec, restore_model
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_the_written_map_is_that_of_the_image_and_the_class(vit_run):
     values, map_ = read(vit_run, "test-7-gradcam")
     run = Run.open(vit_run)
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
-    spec, layer = input_spec(model), cam_layer(model)
+    spec, layer = input_spec(model), map_layer(model)
     split = load_dataset(run.config.data, seed=0).test
     images = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation)(split.image(7)[None])
     np.testing.assert_allclose(map_, heat_maps(model, layer.module, layer.to_maps, images, [3])[0], rtol=1e-5)
@@ -98,7 +100,7 @@ def test_some_blank_maps_are_a_warning(capsys):
             Explanation(Picture(f"test-{i}", None, None), None if fault else np.ones((2, 2)), fault, 0, np.ones(1), 0.1)
             for i, fault in enumerate(faults)
         ]
-        return Column(None, ["cat"], "gradcam", None, None, maps, "try another" if any(faults) else None)
+        return MapSet(None, ["cat"], "gradcam", None, None, maps, "try another" if any(faults) else None)
 
     gradcam.report_faults([column(None, None)])
     assert not capsys.readouterr().err
@@ -171,7 +173,7 @@ def test_layers_are_listed_with_their_grids(family_runs, capsys):
     assert layers["patch_embed"] == [3, 3] and "blocks.1" not in layers
     run = Run.open(family_runs["vit"])
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
-    assert all(cam_layer(model, name).grid == tuple(grid) for name, grid in layers.items())
+    assert all(map_layer(model, name).grid == tuple(grid) for name, grid in layers.items())
 
 
 def test_files_of_one_name_are_told_apart(vit_run, photo, tmp_path):

@@ -4,15 +4,16 @@ import json
 import pytest
 import timm
 import torch
-from conftest import make_config, write_config
 from safetensors.torch import save_file
+from support import make_config, write_config
 from timm.models._hub import save_for_hf
 from torch import nn
 
 import models
 import train
-from models import apply_tuning, cam_layer, cam_layers, create_model, input_spec, restore_model, train_mode
-from weights import corpus_of, pretrained_cfg
+from architectures.weights import corpus_of, pretrained_cfg
+from explanation.layers import map_layer, map_layers
+from models import apply_tuning, create_model, input_spec, restore_model, train_mode
 
 SWIN = {"patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}
 FAMILIES = {
@@ -91,7 +92,7 @@ def test_the_variants_of_the_shallow_vit_differ_in_one_thing_each(caplog):
 
 def test_the_resnet_for_small_images_keeps_their_pixels():
     small, usual = build("resnet18_32px"), build("resnet18")
-    assert cam_layer(small).grid == (4, 4) and cam_layer(usual, "layer4").grid == (1, 1)
+    assert map_layer(small).grid == (4, 4) and map_layer(usual, "layer4").grid == (1, 1)
     x = torch.zeros(1, 3, 32, 32)
     assert small.eval().forward_features(x).shape == (1, 512, 4, 4)
     assert {k: v.shape for k, v in small.state_dict().items() if "layer" in k} == {
@@ -319,7 +320,7 @@ def test_more_blocks_than_there_are():
 )
 def test_the_default_cam_layer_sees_more_than_one_place(family, image_size, kwargs, name, grid):
     model = build(family, image_size=image_size, kwargs=kwargs).eval()
-    layer = cam_layer(model)
+    layer = map_layer(model)
     assert (layer.name, layer.grid) == (name, grid)
     maps = []
     handle = layer.module.register_forward_hook(lambda module, args, output: maps.append(layer.to_maps(output)))
@@ -334,7 +335,7 @@ def test_maps_keep_places_apart(family):
     torch.manual_seed(0)
     model = build(family, image_size=64).eval()
     name = {"resnet": "layer2", "swin": "layers.0.blocks.0.norm1"}.get(family, "blocks.0.norm1")
-    layer, outputs = cam_layer(model, name), []
+    layer, outputs = map_layer(model, name), []
     handle = layer.module.register_forward_hook(lambda module, args, output: outputs.append(layer.to_maps(output)))
     image = torch.zeros(1, 3, 64, 64)
     model(image)
@@ -351,8 +352,8 @@ def test_listed_layers_are_maps_that_keep_places_apart(family):
     """The oracle: a bright corner changes each map most in that corner, as far as the layer's grid tells it apart."""
     torch.manual_seed(0)
     model = build(family, image_size=[32, 64]).eval()
-    layers = [layer for layer, _ in cam_layers(model)]
-    assert cam_layer(model).name in [layer.name for layer in layers] and len(layers) > 8
+    layers = [layer for layer, _ in map_layers(model)]
+    assert map_layer(model).name in [layer.name for layer in layers] and len(layers) > 8
     assert not [layer.name for layer in layers if ".attn." in layer.name]  # heads and windows are no places
     maps = {}
     hooks = [
@@ -375,23 +376,23 @@ def test_listed_layers_are_maps_that_keep_places_apart(family):
 
 
 def test_layers_behind_the_last_attention_have_no_gradient():
-    reached = {layer.name: has for layer, has in cam_layers(build("vit").requires_grad_(False))}
+    reached = {layer.name: has for layer, has in map_layers(build("vit").requires_grad_(False))}
     assert reached["blocks.1.norm1"] and reached["blocks.0"] and reached["patch_embed"]
     assert not any(reached[name] for name in ("blocks.1.attn", "blocks.1.norm2", "blocks.1", "norm"))
-    pooled = {layer.name: has for layer, has in cam_layers(build("vit", kwargs={"global_pool": "avg"}))}
+    pooled = {layer.name: has for layer, has in map_layers(build("vit", kwargs={"global_pool": "avg"}))}
     assert all(pooled.values())
 
 
 def test_layers_that_do_not_exist_or_are_no_maps():
     model = build("vit")
     with pytest.raises(ValueError, match=r"nearest: .*blocks\.1\.norm1"):
-        cam_layer(model, "blocks.1.norm3")
+        map_layer(model, "blocks.1.norm3")
     with pytest.raises(ValueError, match="is not a map"):
-        cam_layer(model, "head")
+        map_layer(model, "head")
     with pytest.raises(ValueError, match="is not a map"):  # heads x tokens x width
-        cam_layer(model, "blocks.1.attn.q_norm")
+        map_layer(model, "blocks.1.attn.q_norm")
     with pytest.raises(ValueError, match="is not a map"):  # windows x tokens x width
-        cam_layer(build("swin"), "layers.0.blocks.0.attn")
+        map_layer(build("swin"), "layers.0.blocks.0.attn")
 
 
 # ---------------------------------------------------------------- mistakes

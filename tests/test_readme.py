@@ -11,17 +11,18 @@ import pytest
 import pytorch_grad_cam
 import timm
 import torch
-from conftest import TINY_VIT, make_config, write_config
+from support import TINY_VIT, make_config, write_config
 from timm.models import register_model
 from torch import nn
 
 import evaluate
 import gradcam
-import sources
 import train
-from analysis import attribution
-from analysis.randomization import layer_groups
-from models import apply_tuning, cam_layer, cam_layers, create_model, input_spec
+from explanation import attribution
+from explanation.layers import map_layer, map_layers
+from explanation.quality.randomization import layer_groups
+from images import sources
+from models import apply_tuning, create_model, input_spec
 
 README = Path(__file__).parents[1] / "README.md"
 DIGITS = {"data": TINY_VIT["data"], "train": {"epochs": 1, "amp": "fp32"}, "evaluate": TINY_VIT["evaluate"]}
@@ -141,15 +142,15 @@ def test_a_model_that_is_registered_with_timm_alone_trains(plain, tmp_path):
 
 def test_the_default_layer_of_an_unknown_architecture_is_the_last_that_a_gradient_reaches(plain):
     model = build("plain_conv")
-    assert [(layer.name, reached) for layer, reached in cam_layers(model)] == [("first", True), ("second", False)]
-    assert cam_layer(model).name == "first"
+    assert [(layer.name, reached) for layer, reached in map_layers(model)] == [("first", True), ("second", False)]
+    assert map_layer(model).name == "first"
     assert (
-        cam_layer(build("plain_conv", kwargs={"blind": True})).name == "second"
+        map_layer(build("plain_conv", kwargs={"blind": True})).name == "second"
     )  # none: the layers can still be listed
     model.first = nn.Conv2d(3, 8, 16)
     model.second = nn.Conv2d(8, 8, 1)
     with pytest.raises(ValueError, match="no layer of Plain keeps a grid larger than 1x1"):
-        cam_layer(model)
+        map_layer(model)
 
 
 # ---------------------------------------------------------------- a dataset

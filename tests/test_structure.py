@@ -1,72 +1,60 @@
-"""The import graph: scripts -> {data, models, runs, analysis}; models -> architectures; nothing the other way round."""
+"""The tree is the architecture: five doors at the root, one package per stage, imports that only step down."""
 
 import ast
 from pathlib import Path
 
 import pytest
+from support import PROJECT
 
-PROJECT = Path(__file__).parents[1]
-FOUNDATION = {"config", "console", "devices", "distributed", "network", "randomness"}
-STAGES = FOUNDATION | {"data", "sources", "models", "runs", "analysis", "checkpoints", "inference", "optimization"}
-STAGES |= {
-    "comparison",
-    "comparison_report",
-    "corruptions",
-    "explanation",
-    "explanation_pictures",
-    "explanation_quality",
-}
-ALLOWED = {
-    "config": set(),
-    "devices": set(),
-    "network": set(),
-    "console": set(),
-    "distributed": set(),
-    "randomness": set(),
-    "augmentation": {"config"},
-    "sources": {"augmentation", "config", "network"},
-    "data": {"augmentation", "config", "sources"},
-    "weights": {"architectures", "network"},
-    "models": {"config", "weights"},
-    "runs": {"config"},
-    "corruptions": {"analysis"},
-    "comparison": {"analysis", "config", "runs"},
-    "comparison_report": {"analysis", "comparison", "config", "console", "corruptions", "data", "runs"},
-    "inference": {"analysis", "data", "devices", "distributed", "models"},
-    "explanation": {"analysis", "data", "devices", "inference", "models", "runs", "sources"},
-    "explanation_pictures": {"analysis", "explanation"},
-    "explanation_quality": {"analysis", "console", "data", "devices", "explanation", "inference", "models", "runs"},
-    "optimization": {"config"},
-    "checkpoints": {"analysis", "data", "distributed", "models", "optimization", "randomness", "runs"},
-    "architectures": {"architectures"},
-    "analysis": {"analysis"},
-    "train": STAGES,
-    "evaluate": STAGES,
-    "gradcam": STAGES,
-}
-MODULES = sorted([*PROJECT.glob("*.py"), *PROJECT.glob("analysis/*.py"), *PROJECT.glob("architectures/*.py")])
+RANKS = (
+    {"train", "evaluate", "gradcam"},
+    {"training", "comparison"},
+    {"evaluation", "explanation"},
+    {"data", "models"},
+    {"images", "architectures"},
+    {"common"},
+)
+"""From the top down: what stands in one row knows nothing of its neighbours, nor of the rows above."""
+DOORS = {"train.py", "evaluate.py", "gradcam.py", "data.py", "models.py"}
+RANK_OF = {name: rank for rank, names in enumerate(RANKS) for name in names}
+MODULES = sorted(
+    path
+    for path in PROJECT.rglob("*.py")
+    if path.relative_to(PROJECT).parts[0] in RANK_OF or (path.parent == PROJECT and path.stem in RANK_OF)
+)
 
 
-def imported(path):
-    """First parts of the names of the project's modules that a file imports."""
+def imported(path: Path) -> set[str]:
+    """First parts of the names of the project's modules that a file imports, wherever in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names.add(node.module.split(".")[0])
-    return names & set(ALLOWED)
+            names.add((node.module or ".").split(".")[0])
+    return names
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PROJECT).as_posix())
-def test_imports_point_one_way(path):
-    unit = path.stem if path.parent == PROJECT else path.parent.name
-    assert imported(path) <= ALLOWED[unit]
+def test_imports_only_step_down(path):
+    own = path.relative_to(PROJECT).parts[0].removesuffix(".py")
+    allowed = {name for name, rank in RANK_OF.items() if rank > RANK_OF[own]} | {own}
+    assert imported(path) & (RANK_OF.keys() | {"benchmarks", "tests"}) <= allowed
 
 
-@pytest.mark.parametrize("name", ["style", "figures", "cam_figures", "comparison_figures", "explanation_figures"])
-def test_figures_know_no_torch(name):
-    tree = ast.parse((PROJECT / "analysis" / f"{name}.py").read_text())
+def test_the_root_holds_five_doors():
+    assert {path.name for path in PROJECT.glob("*.py")} == DOORS
+
+
+def test_every_module_has_a_rank():
+    packages = {path.parent.name for path in PROJECT.glob("*/__init__.py")}
+    assert packages <= RANK_OF.keys() | {"benchmarks"}
+    assert len(MODULES) > 50
+
+
+@pytest.mark.parametrize("path", sorted(PROJECT.rglob("figures.py")), ids=lambda path: path.parent.name)
+def test_figures_know_no_torch(path):
+    tree = ast.parse(path.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} - {"analysis.style"}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} - {"common.plotting"}
     assert {name.split(".")[0] for name in names} <= {"collections", "math", "matplotlib", "numpy", "re", "textwrap"}

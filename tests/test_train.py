@@ -4,12 +4,13 @@ import json
 import pytest
 import torch
 import yaml
-from conftest import TINY_VIT, write_config
+from support import TINY_VIT, write_config
 
 import evaluate
 import train
-from checkpoints import TrainingState
-from runs import LOG_COLUMNS, TEST_COLUMNS, Run
+from common.runs import LOG_COLUMNS, TEST_COLUMNS, Run
+from training import trainer
+from training.state import TrainingState
 
 
 def run_files(directory):
@@ -173,7 +174,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_a_loss_that_breaks_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
-    train_step, calls = train.Trainer.train_step, []
+    train_step, calls = trainer.Trainer.train_step, []
 
     def breaks(trainer, *args):
         calls.append(1)
@@ -181,7 +182,7 @@ def test_a_loss_that_breaks_later_keeps_the_last_good_checkpoint(tmp_path, monke
         sums[0] = float("nan") if len(calls) > 15 else sums[0]  # the loss, in the second epoch of 12 steps
         return sums
 
-    monkeypatch.setattr(train.Trainer, "train_step", breaks)
+    monkeypatch.setattr(trainer.Trainer, "train_step", breaks)
     with pytest.raises(ValueError, match="not finite in epoch 2"):
         start(tmp_path, "train.epochs=4")
     run = Run.open(tmp_path / "tiny")

@@ -1,0 +1,168 @@
+"""Pretrained weights: timm's description of a model, the file that holds them, and loading that says what did not fit."""
+
+import difflib
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import PretrainedCfg
+from torch import Tensor, nn
+
+import architectures  # noqa: F401  (registers the project's own models with timm)
+from common.network import require_network
+
+
+def pretrained_cfg(name: str):
+    """timm's description of a model and its default weights, or timm's defaults for a model that was registered without.
+
+    ValueError with the nearest names for an unknown model.
+    """
+    if not timm.is_model(name):
+        nearest = _nearest_models(name.split(".")[0])
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        raise ValueError(f"model.name = {name!r} is neither a timm model nor one of the project's own{hint}")
+    try:
+        return timm.get_pretrained_cfg(name) or PretrainedCfg()
+    except RuntimeError:
+        known = timm.list_pretrained(f"{name.split('.')[0]}.*")
+        raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; known: {', '.join(known)}") from None
+
+
+def _nearest_models(name: str) -> list[str]:
+    """At most three names that are like this one, as a whole or as far as it goes (vit_tinny: vit_tiny_patch16_224)."""
+
+    def likeness(known: str) -> float:
+        return max(difflib.SequenceMatcher(None, part, name).ratio() for part in (known, known[: len(name)]))
+
+    scores = {known: likeness(known) for known in timm.list_models()}
+    ranked = sorted(sorted(scores, key=len), key=scores.get, reverse=True)  # of equals the shortest first
+    return [known for known in ranked if scores[known] >= 0.5][:3]
+
+
+def corpus_of(tag: str) -> str:
+    """timm's weight tag -> the data that it was trained on, with the tag: two tags are two different starts."""
+    names = {"in22k": "ImageNet-21k", "in21k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet-1k"}
+    found = [names[part] for part in tag.split("_") if part in names]
+    return f"{' then '.join(found)} ({tag})" if found else tag
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of pretrained weights, and what is known of it."""
+
+    path: Path
+    corpus: str
+    license: str | None = None
+    normalization: dict | None = None  # mean, std, interpolation, where a timm folder states them
+
+    def describe(self) -> dict:
+        """Plain values, for ``environment.json``."""
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return {"file": str(self.path), "corpus": self.corpus, "license": self.license, "sha256": digest}
+
+
+def find_weights(name: str, pretrained: bool | str) -> Weights:
+    """What ``model.pretrained`` means: a file, a folder as timm saves it, or timm's default, downloaded if need be."""
+    if isinstance(pretrained, str):
+        path = Path(pretrained.removeprefix("local-dir:"))
+        if path.is_dir():
+            return _find_in_folder(name, path)
+        if not path.is_file():
+            raise ValueError(
+                f"model.pretrained = {path}: no such file or folder; give a .pth or .safetensors file, a folder that timm "
+                "saved (local-dir:FOLDER), true or false"
+            )
+        return Weights(path, str(path))
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    weights = pretrained_cfg(name)
+    if not weights.hf_hub_id:
+        raise ValueError(f"timm has no pretrained weights for {name}; set model.pretrained to false or to a file")
+    filename = weights.hf_hub_filename or "model.safetensors"
+    path = try_to_load_from_cache(weights.hf_hub_id, filename)
+    if not isinstance(path, str):
+        require_network(
+            os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+            purpose=f"Downloading the weights of {name}",
+            remedy=f"Fetch {filename} of {weights.hf_hub_id} elsewhere and set model.pretrained to that file, to the folder "
+            "that holds it and its config.json (local-dir:FOLDER), or copy it into the Hugging Face cache (HF_HOME) and set "
+            "HF_HUB_OFFLINE=1; or train from scratch with model.pretrained=false.",
+        )
+        try:
+            path = hf_hub_download(weights.hf_hub_id, filename)
+        except Exception as error:  # huggingface_hub raises errors of several libraries
+            raise ValueError(f"{weights.hf_hub_id}/{filename} could not be downloaded: {error}") from None
+    return Weights(Path(path), corpus_of(weights.tag), weights.license)
+
+
+def _find_in_folder(name: str, folder: Path) -> Weights:
+    """A folder with config.json and the weights beside it, as timm's ``save_for_hf`` and its hub repositories hold them."""
+    found = [folder / file for file in ("model.safetensors", "pytorch_model.bin") if (folder / file).is_file()]
+    try:
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architecture, cfg = stated["architecture"], stated["pretrained_cfg"]
+        normalization = {key: cfg[key] for key in ("mean", "std", "interpolation")}
+    except (OSError, ValueError, KeyError, TypeError):
+        found = []
+    if not found:
+        raise ValueError(
+            f"model.pretrained = {folder}: it needs a config.json as timm writes it, and model.safetensors"
+        )
+    if architecture != name.split(".")[0]:
+        raise ValueError(f"model.pretrained = {folder}: it holds a {architecture}, not a {name}")
+    tag = cfg.get("tag") or ""
+    return Weights(found[0], corpus_of(tag) if tag else str(folder), cfg.get("license"), normalization)
+
+
+def misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """What keeps ``state`` from being loaded into a model whose own state is ``wanted``, a phrase for each key."""
+    problems = [
+        f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    problems += [f"{key} is missing" for key in wanted if key not in state]
+    return problems + [f"{key} is not part of the model" for key in state if key not in wanted]
+
+
+def load_weights(model: nn.Module, path: Path) -> dict | None:
+    """Load every weight but a head of other classes; a run's own checkpoint also gives back its ``input_spec``.
+
+    Embeddings and position tables of another image size are interpolated by the architecture's own rule.
+    Raises ValueError, listing the keys, if anything but the head is missing, left over or of another shape.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state, spec = load_file(path), None
+        else:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            spec = checkpoint.get("input_spec")
+            state = timm.models.clean_state_dict(checkpoint.get("model", checkpoint.get("state_dict", checkpoint)))
+    except Exception as error:  # a foreign or truncated file fails in many ways
+        raise ValueError(
+            f"{path} is not a file of weights ({type(error).__name__}); give a .pth or .safetensors file"
+        ) from None
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if adapt:
+        state = adapt(state, model)
+    wanted = model.state_dict()
+    heads = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"  # as in architectures.registry
+    head_keys = {
+        f"{head}.{part}" for head in ([heads] if isinstance(heads, str) else heads) for part in ("weight", "bias")
+    }
+    if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
+        state = {key: value for key, value in state.items() if key not in head_keys}
+        wanted = {key: value for key, value in wanted.items() if key not in head_keys}
+    problems = misfits(state, wanted)
+    if problems:
+        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")
+    model.load_state_dict(state, strict=False)  # strict but for the head, as checked above
+    return spec

@@ -1,0 +1,1 @@
+"""What two packages or more use."""

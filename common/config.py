@@ -1,0 +1,228 @@
+"""Every knob of the project, typed, once, documented where it is defined.
+
+A config is a YAML file that states only what differs from the defaults below. Precedence: defaults < YAML <
+``section.key=value`` overrides from the command line. Reading a config imports neither torch nor any project file.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rgb = tuple[float, float, float]
+Reported = Literal["accuracy", "top5_accuracy", "loss", "params", "gmacs", "ms_per_image", "peak_memory_mb"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+
+
+class AugmentConfig(Section):
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    """Zero padding in pixels before a random crop of the original size (torchvision's RandomCrop); 0: off."""
+    hflip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Random rotation by up to this many degrees either way."""
+    translate: Fraction = 0.0
+    """Random shift by up to this fraction of the image side, either way, in both directions."""
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=1)]] | None = None
+    """Area range of a random resized crop (timm's `scale`), such as [0.35, 1.0]; null: off."""
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
+    """Aspect-ratio range (width / height) of the random resized crop (timm's `ratio`)."""
+    aa: Annotated[str, Field(pattern=r"^rand-m(\d+(\.\d+)?)(-n\d+)?(-mstd\d+(\.\d+)?)?(-inc1)?$")] | None = None
+    """RandAugment (Cubuk et al. 2020) as timm writes it: rand-m9-n2-mstd0.5 (magnitude of 10, operations, spread)."""
+    reprob: Probability = 0.0
+    """Probability of random erasing (Zhong et al. 2020) of a box of the preprocessed image (timm's `reprob`)."""
+    aug_repeats: PositiveInt = 1
+    """Versions of each image in a batch (repeated augmentation, Hoffer et al. 2020; timm's `aug_repeats`)."""
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        for key in ("scale", "ratio"):
+            bounds = getattr(self, key)
+            if bounds and bounds[0] > bounds[1]:
+                raise ValueError(f"{key}: {list(bounds)} runs backwards; write the lower bound first")
+        return self
+
+
+class DataConfig(Section):
+    dataset: str
+    """digits | cifar10 | cifar100 | imagefolder."""
+    root: str = "data"
+    """Where the data lies, or is downloaded to; for `imagefolder` the folder that holds train/ val/ test/ or classes."""
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Side, or [height, width], of the model's input in pixels; null: the size that the model was designed for."""
+    val_fraction: Fraction = 0.1
+    """Share of the training images held out for validation where the data has no such split; 0: no selection."""
+    test_fraction: Fraction = 0.1
+    """Share of the images held out for testing where the data has no such split."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the splits that are cut. Apart from `seed`, so that runs of different seeds share their test images."""
+    normalization: Literal["model", "cifar10", "imagenet"] | tuple[Rgb, Rgb] = "model"
+    """Mean and std of the input: as the model's weights expect, by name, or [[mean x 3], [std x 3]] in [0, 1]."""
+    interpolation: Literal["model", "bilinear", "bicubic"] = "model"
+    """Filter for the resize to `image_size`: as the model's weights expect, or by name."""
+    augment: AugmentConfig = AugmentConfig()
+    """Random changes to training images, applied in batches on the device."""
+    residency: Literal["auto", "device", "stream"] = "auto"
+    """Keep all pixels on the device, or stream them through workers; auto: on the device within the budget."""
+    resident_budget_mb: PositiveInt = 4096
+    """How much `residency: auto` may keep on the device, in MB, over all splits."""
+    num_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode photos when streaming; null: one per CPU core, at most 8."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``image_size`` as (height, width)."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def photo_filter(self) -> str:
+        """The filter with which an image file is brought to size when it is read."""
+        return "bilinear" if self.interpolation == "bilinear" else "bicubic"
+
+
+class ModelConfig(Section):
+    name: str
+    """Any timm model name, or one of the project's own (shallow_vit, swin_t, swin_32px, ...: see architectures/)."""
+    pretrained: bool | str = False
+    """false, true (timm's weights for this name), a .pth or .safetensors file, or a folder (timm's local-dir:FOLDER)."""
+    tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*)$")] = "full"
+    """What is trained: full | head | last-N (the last N blocks and everything after them)."""
+    kwargs: dict[str, Any] = {}
+    """Handed on to timm.create_model: patch_size, window_size, depth, drop_path_rate (stochastic depth), ..."""
+
+
+class FractionOf(Section):
+    run: str
+    """Directory of a finished run."""
+    fraction: Annotated[float, Field(gt=0)]
+    """Of its best validation accuracy."""
+
+
+class TrainConfig(Section):
+    epochs: PositiveInt = 30
+    """Passes over the training images."""
+    batch_size: PositiveInt = 128
+    """Images per optimizer step."""
+    opt: str = "adamw"
+    """Optimizer, by timm's name."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate; null: 1e-3 from scratch, 1e-4 from pretrained weights."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Decoupled weight decay; biases, norms and positional embeddings are spared."""
+    sched: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warmup, updated every step."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    """Epochs of linear warmup, counted within `epochs`; at most half of them."""
+    warmup_lr: Annotated[float, Field(ge=0)] = 1e-6
+    """Learning rate of the first warmup step."""
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate at the end of the cosine."""
+    smoothing: Fraction = 0.1
+    """Label smoothing (Szegedy et al. 2016)."""
+    clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
+    """Largest norm of the whole gradient; null: no clipping."""
+    amp: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Precision of matrix products; auto: bf16 where the hardware has it, else fp16 on CUDA and fp32 on CPU."""
+    sched_on_updates: bool = True
+    """Whether the learning rate changes every step; false: every epoch."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the learning rate from each layer to the one below it (Clark et al. 2020); null: the same for all."""
+    grad_accum_steps: PositiveInt = 1
+    """Parts into which a batch is cut to save memory; one optimizer step follows all of them."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of mixup (Zhang et al. 2018), by timm; 0: off."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of CutMix (Yun et al. 2019), by timm; 0: off."""
+    mixup_prob: Probability = 1.0
+    """Probability that a batch is mixed at all."""
+    mixup_switch_prob: Probability = 0.5
+    """Probability of CutMix rather than mixup where both are on."""
+    model_ema: bool = False
+    """Average the weights over steps (timm's ModelEmaV3); validation, evaluation and best.pt then use the average."""
+    model_ema_decay: Fraction = 0.9998
+    """Weight of the old average at each step; lower at first, so that short runs are averaged, too."""
+    patience: PositiveInt | None = None
+    """Stop after this many epochs without a better validation accuracy; null: never."""
+    stop_at: Probability | None = None
+    """Stop as soon as the validation accuracy reaches this; null: never."""
+    stop_at_fraction_of: FractionOf | None = None
+    """Stop at a fraction of another run's best validation accuracy; null: never."""
+    checkpoint_every_steps: PositiveInt | None = None
+    """Write last.pt inside an epoch, too, every so many steps; null: at the end of epochs."""
+    deterministic: bool = False
+    """Only use algorithms on CUDA that repeat bit for bit, where they are slower, too."""
+    compile: Literal["auto"] | bool = "auto"
+    """torch.compile; auto: on CUDA for runs of at least 1.5 million images, which repay the minute that it takes."""
+    log_test: bool = False
+    """Log the test accuracy of every epoch, for a curve: nothing is chosen or stopped by it."""
+    tensorboard: bool = False
+    """Write TensorBoard scalars into the run, too (package tensorboard)."""
+
+    @model_validator(mode="after")
+    def _possible(self):
+        if (self.mixup or self.cutmix) and self.batch_size < 2:
+            raise ValueError("mixup and cutmix mix the images of a batch; batch_size must be at least 2")
+        if self.batch_size % self.grad_accum_steps:
+            raise ValueError(
+                f"grad_accum_steps = {self.grad_accum_steps} does not divide batch_size = {self.batch_size}"
+            )
+        if self.stop_at is not None and self.stop_at_fraction_of is not None:
+            raise ValueError("stop_at and stop_at_fraction_of are two targets; keep one of them")
+        return self
+
+
+class EvaluateConfig(Section):
+    batch_size: PositiveInt = 256
+    """Images per batch in validation and evaluation."""
+    latency_seconds: Annotated[float, Field(gt=0)] = 2.0
+    """How long forward passes are timed at each batch size; at least five are."""
+
+
+class Config(Section):
+    name: Annotated[str, Field(pattern=r"^[\w+-][\w.+-]*(/[\w+-][\w.+-]*)*$")] | None = None
+    """The run's directory below `output_root`; null: the config file's stem."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the weights, the order of the images, augmentation and dropout."""
+    output_root: str = "outputs"
+    """Where run directories are made."""
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    reported: dict[Reported, float] = {}
+    """What others reported of this setup, by the names of metrics.json: shown beside what is measured, used for nothing."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, values):
+        """A section that is named but left empty (`train:`) means its defaults."""
+        return {k: v for k, v in values.items() if not (v is None and k in ("train", "evaluate"))}
+
+    @model_validator(mode="after")
+    def _fit_together(self):
+        if self.train.layer_decay and self.model.tune != "full":
+            raise ValueError(
+                f"train.layer_decay needs model.tune: full; with {self.model.tune} the lower layers are frozen"
+            )
+        if self.train.sched == "constant" and self.train.min_lr:
+            raise ValueError("train.min_lr has no effect with train.sched: constant; remove it")
+        return self
+
+    @property
+    def run_directory(self) -> Path:
+        return Path(self.output_root) / self.name
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate, with the default that suits the start: fine-tuning needs a smaller one."""
+        return self.train.lr or (1e-4 if self.model.pretrained else 1e-3)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,45 @@
+"""What the scripts share at the command line: errors without tracebacks, short tables, a result for machines."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def run_script(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Run ``main``; a ValueError that the project raised is the user's to mend: one line and exit code 2.
+
+    One that a library raised is a defect of ours, and keeps its traceback.
+    """
+    try:
+        main(argv)
+    except ValueError as error:
+        if not _raised_here(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def print_table(rows: Iterable[Sequence[object]], header: Sequence[str] = ()) -> None:
+    """Columns padded to their widest cell."""
+    cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def print_result(values: dict, written: Iterable[Path] = ()) -> None:
+    """The paths that a script wrote, then its result as one JSON object on the last line."""
+    for path in written:
+        print(f"wrote {path}")
+    print(f"result: {json.dumps(values)}", flush=True)
+
+
+def _raised_here(error: BaseException) -> bool:
+    traceback = error.__traceback__
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    source = Path(traceback.tb_frame.f_code.co_filename).resolve()
+    return source.is_relative_to(PROJECT) and "site-packages" not in source.parts

@@ -1,0 +1,101 @@
+"""Several evaluated runs side by side: may they be compared, which differences are real, what do they cost.
+
+Runs that differ in nothing but their seed count as one model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from pathlib import Path
+
+from common.config_files import differing_values
+from common.runs import Run
+from evaluation.predictions import Predictions, load_predictions
+
+SEED_KEYS = {"name", "seed", "evaluate.batch_size"}  # in which runs of one model may differ
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One evaluated run."""
+
+    name: str
+    run: Run
+    metrics: dict
+    training: dict  # train.json
+    predictions: Predictions
+    class_names: list[str]
+    corruptions: dict | None
+
+
+def open_runs(directories: Sequence[Path], output: Path | None) -> list[Run]:
+    """The finished runs in ``directories``, each once, for a comparison in ``output``.
+
+    Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
+    of a single run.
+    """
+    runs: dict[str, Run] = {}
+    for directory in {path.resolve(): path for path in directories}.values():
+        run = Run.open_finished(directory)
+        other = runs.setdefault(run.config.name, run)
+        if other is not run:
+            raise ValueError(
+                f"{other.directory} and {directory} are both named {run.config.name}; edit name in one's config.yaml"
+            )
+    if output and len(runs) == 1:
+        raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
+    return list(runs.values())
+
+
+def read_entry(run: Run, suffix: str) -> Entry:
+    metrics, corruptions = run.read_json(f"metrics{suffix}.json"), None
+    if run.path(f"corruptions{suffix}.json").is_file():
+        stored = run.read_json(f"corruptions{suffix}.json")
+        corruptions = stored["corruptions"] if stored["checkpoint"] == metrics["checkpoint"] else None
+    predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
+    return Entry(run.config.name, run, metrics, run.read_json("train.json"), predictions, class_names, corruptions)
+
+
+def check_comparable(entries: Sequence[Entry]) -> None:
+    """Raise ValueError unless all runs were evaluated on the same images of the same dataset."""
+    first = entries[0]
+    for entry in entries[1:]:
+        of = f"{entry.run.directory} and {first.run.directory}"
+        here, there = entry.run.config.data, first.run.config.data
+        if here.dataset != there.dataset:
+            raise ValueError(f"{of} cannot be compared: their data are {here.dataset} and {there.dataset}")
+        if entry.class_names != first.class_names:
+            raise ValueError(f"{of} cannot be compared: they have different classes")
+        if entry.metrics["fingerprint"] != first.metrics["fingerprint"]:
+            raise ValueError(
+                f"{of} were not evaluated on the same images ({entry.metrics['num_images']:,} and "
+                f"{first.metrics['num_images']:,}); compare runs of one dataset with the same data.split_seed and fractions"
+            )
+
+
+def group_by_seed(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """Runs that differ only in their seed, under a name that they share."""
+    alike: list[list[Entry]] = []
+    for entry in entries:
+        for group in alike:
+            if differing_values([group[0].run.config, entry.run.config]).keys() <= SEED_KEYS:
+                group.append(entry)
+                break
+        else:
+            alike.append([entry])
+    groups: dict[str, list[Entry]] = {}
+    for group in alike:
+        shared = commonprefix([entry.name for entry in group]).removesuffix("seed").rstrip("-_./")
+        name = group[0].name if len(group) == 1 or not shared else shared
+        if len(group) > 1 and name in [entry.name for entry in entries]:
+            name += f" ({len(group)} seeds)"
+        groups[name if name not in groups else group[0].name] = group
+    return groups
+
+
+def size_of(metrics: Mapping) -> str:
+    return "x".join(map(str, metrics["image_size"]))
+
+
+def hardware_of(metrics: Mapping) -> str:
+    return f"{metrics['device']}, {metrics['precision']}, {metrics['threads']} CPU threads"

@@ -1,0 +1,58 @@
+"""Does confidence mean what it says? Calibration error, reliability bins, temperature scaling."""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from evaluation.predictions import Predictions
+
+
+def calibration(predictions: Predictions) -> dict[str, float]:
+    """How far probabilities can be believed: expected calibration error in 15 bins of equal width (``ece``) and of equal
+    mass (``ece_equal_mass``; Nguyen and O'Connor 2015), and the Brier score, summed over classes (Brier 1950: 0 to 2).
+    """
+    probabilities = predictions.probabilities
+    truth = np.eye(probabilities.shape[1])[predictions.labels]
+    return {
+        "ece": calibration_bins(predictions)["ece"],
+        "ece_equal_mass": calibration_bins(predictions, equal_mass=True)["ece"],
+        "brier": float(((probabilities - truth) ** 2).sum(axis=1).mean()),
+    }
+
+
+def calibration_bins(predictions: Predictions, num_bins: int = 15, *, equal_mass: bool = False) -> dict:
+    """Confidence against accuracy in bins, and the expected calibration error (Guo et al. 2017).
+
+    Bins are equally wide, or hold equally many images (the last ones one less where that does not come out even).
+    Returns ``confidence`` and ``accuracy`` (means per bin, 0 in empty ones), ``counts``, and ``ece``: the mean over images
+    of their bin's gap between the two.
+    """
+    confidence = predictions.probabilities.max(axis=1)
+    if equal_mass:
+        bins = np.empty(len(confidence), dtype=int)
+        for number, members in enumerate(np.array_split(np.argsort(confidence, kind="stable"), num_bins)):
+            bins[members] = number
+    else:
+        bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    filled = np.maximum(counts, 1)
+    mean_confidence = np.bincount(bins, weights=confidence, minlength=num_bins) / filled
+    accuracy = np.bincount(bins, weights=predictions.correct, minlength=num_bins) / filled
+    ece = float((counts * np.abs(mean_confidence - accuracy)).sum() / counts.sum())
+    return {"confidence": mean_confidence, "accuracy": accuracy, "counts": counts, "ece": ece}
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """The temperature by which logits are divided for the smallest cross-entropy (Guo et al. 2017), from 0.01 to 100.
+
+    Accuracy does not change with it. Fit it on images that the scores are not computed on.
+    """
+
+    def loss(log_temperature: float) -> float:
+        return scale_logits(predictions, np.exp(log_temperature)).loss
+
+    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
+
+
+def scale_logits(predictions: Predictions, temperature: float) -> Predictions:
+    """The predictions with their logits divided by ``temperature``."""
+    return Predictions(predictions.logits / np.float32(temperature), predictions.labels)

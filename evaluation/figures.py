@@ -1,0 +1,255 @@
+"""Figures of one run: arrays in, a matplotlib `Figure` out.
+
+Fractions go in ([0, 1]), percent is drawn. Nothing here touches pyplot's global state; save with `figure.savefig(path)`.
+Shapes: K classes, B bins.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from common.plotting import (
+    BLUE,
+    DARK,
+    GREY,
+    LABEL_SIZE,
+    MARKS,
+    MAX_LABELS,
+    SKY,
+    TICK_SIZE,
+    VERMILLION,
+    class_rows,
+    colorbar,
+    new_figure,
+    panels,
+    run_style,
+    shared_legend,
+    shorten,
+    show_image,
+    text_width,
+    tidy,
+    wrap,
+)
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], *, title: str | None = None) -> Figure:
+    """Counts of (true, predicted) pairs, coloured by their share of the true class.
+
+    Up to 20 classes the cells carry the counts, and their row's percentage where there is room.
+
+    Args:
+        counts: K K integers, row = true class, column = predicted class. A row may be empty.
+        class_names: K names.
+    """
+    counts, num_classes = np.asarray(counts), len(class_names)
+    assert counts.shape == (num_classes, num_classes), (counts.shape, num_classes)
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    numbered = num_classes <= 20
+    side = max(7, (0.5 if numbered else 0.14) * min(num_classes, MAX_LABELS)) if num_classes > 5 else 2 + num_classes
+    cell, size = side / num_classes, TICK_SIZE if numbered else 7 if num_classes <= 50 else 6
+    names, step = [shorten(name) for name in class_names], math.ceil(num_classes / MAX_LABELS)
+    margin = text_width(names, size)
+    upright = margin > cell  # names wider than a column stand on end
+
+    figure = new_figure(side + margin + 1.4, side + (margin if upright else 0.2) + 0.5, title)
+    axes = figure.subplots()
+    # A good model's errors are a few percent of a row: the power law keeps them visible beside the diagonal.
+    norm = PowerNorm(0.4, vmin=0, vmax=100)
+    image = axes.imshow(percent, cmap="Blues", norm=norm, interpolation="nearest")
+    bar = colorbar(axes, image, "share of the true class (%),\ncolours follow its power 0.4", side)
+    bar.set_ticks([0, 1, 5, 20, 50, 100])
+    ticks = np.arange(0, num_classes, step)
+    axes.set_xticks(ticks, names[::step], rotation=90 if upright else 0)
+    axes.set_yticks(ticks, names[::step])
+    axes.set(xlabel="predicted class", ylabel="true class")
+    tidy(axes, grid=None, tick_size=size)
+    if numbered:
+        for (row, column), count in np.ndenumerate(counts):
+            share = percent[row, column]
+            text = f"{count}\n{share:.1f} %" if count and cell >= 0.55 else str(count)
+            color = "white" if norm(share) > 0.6 else DARK if count else GREY
+            axes.text(column, row, text, ha="center", va="center", fontsize=LABEL_SIZE, color=color)
+    return figure
+
+
+def per_class_accuracy(
+    accuracy: np.ndarray,
+    interval: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    mean: float | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Accuracy of each class with its 95 % interval, the best class on top.
+
+    Args:
+        accuracy: K fractions; NaN for a class that never occurs, which gets an empty row at the bottom.
+        interval: K 2, lower and upper bound of each.
+        class_names: K names.
+        mean: accuracy over all images, a fraction, drawn as a line.
+    """
+    accuracy, interval = 100 * np.asarray(accuracy, dtype=float), 100 * np.asarray(interval, dtype=float)
+    order = np.argsort(-accuracy, kind="stable")  # NaN sorts last
+    accuracy, interval = accuracy[order], interval[order]
+    seen = np.isfinite(accuracy)
+    rows = np.flatnonzero(seen)
+    figure, axes, caps = class_rows([class_names[i] for i in order], seen, title)
+    axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
+    style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
+    axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)
+    if mean is not None:
+        label = f"all images: {100 * mean:.2f} %"
+        axes.axvline(100 * mean, color=VERMILLION, linestyle="--", linewidth=1.3, label=label)
+    axes.set(xlim=(0, 100), xlabel="accuracy (%)")
+    shared_legend(figure)
+    return figure
+
+
+MIN_IMAGES = 5  # in a bin, for its accuracy to be a point of a line
+
+
+def reliability_diagram(
+    confidence: np.ndarray,
+    accuracy: np.ndarray,
+    counts: np.ndarray,
+    *,
+    ece: float,
+    scaled: Mapping | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Accuracy against confidence, the gap between them, and how many images each bin holds.
+
+    Args:
+        confidence, accuracy: B means over the images of each of B equally wide bins of [0, 1].
+        counts: B images in each bin. Where it is 0, the two means are ignored and may be NaN.
+        ece: expected calibration error, a fraction: the mean of |accuracy - confidence| weighted by counts.
+        scaled: the same four after temperature scaling (Guo et al. 2017), and the `temperature`; drawn as a line over the
+            bins of MIN_IMAGES or more.
+    """
+    counts = np.asarray(counts)
+    filled, pitch = counts > 0, 100 / len(counts)
+    centers, width = pitch * (np.arange(len(counts)) + 0.5), 0.92 * pitch
+    confidence = 100 * np.asarray(confidence, dtype=float)[filled]
+    accuracy = 100 * np.asarray(accuracy, dtype=float)[filled]
+
+    figure = new_figure(5.4, 5.8, title)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    top.bar(centers[filled], accuracy, width, color=SKY, label="accuracy")
+    style = dict(facecolor="none", edgecolor=VERMILLION, hatch="////", label="gap to mean confidence")
+    top.bar(centers[filled], confidence - accuracy, width, bottom=accuracy, **style)
+    top.plot([0, 100], [0, 100], "--", color=DARK, linewidth=1.2, label="perfectly calibrated")
+    top.set(xlim=(0, 100), ylim=(0, 100), ylabel="accuracy (%)")
+    heading, most = f"expected calibration error: {100 * ece:.2f} %, {counts.sum():,} images", counts.max()
+    bottom.bar(centers, counts, width, color=GREY)
+    if scaled is not None:
+        heading += f"\nafter temperature scaling: {100 * scaled['ece']:.2f} %"
+        most = max(most, _draw_scaled(top, bottom, scaled))
+    top.set_title(heading, fontsize=LABEL_SIZE)
+    bottom.set_yscale("symlog", linthresh=1)  # most images sit in the last bin; a log scale with room for 0
+    bottom.set(ylim=(0, max(10, 2 * most)), xlabel="confidence (%)", ylabel="images\n(log scale)")
+    bottom.yaxis.set_minor_locator(NullLocator())
+    bottom.yaxis.set_major_formatter("{x:,.0f}")
+    tidy(top)
+    tidy(bottom, grid="y")
+    shared_legend(figure)
+    return figure
+
+
+def _draw_scaled(top: Axes, bottom: Axes, scaled: Mapping) -> int:
+    """The calibration after temperature scaling, over the bars of the one before. Returns the largest bin's count."""
+    counts = np.asarray(scaled["counts"])
+    enough = counts >= MIN_IMAGES
+    confidence, accuracy = (100 * np.asarray(scaled[name], dtype=float)[enough] for name in ("confidence", "accuracy"))
+    label = f"after temperature scaling, T = {scaled['temperature']:.2f}"
+    # Over its mean confidence, a bin that is calibrated lies on the diagonal.
+    top.plot(confidence, accuracy, "o-", color=BLUE, markersize=4, linewidth=1.5, clip_on=False, label=label)
+    bottom.stairs(counts, np.linspace(0, 100, len(counts) + 1), color=BLUE, linewidth=1.5)
+    return counts.max()
+
+
+def image_grid(
+    images: Sequence[np.ndarray],
+    captions: Sequence[str | Sequence[tuple[str, bool | None]]],
+    *,
+    columns: int = 5,
+    title: str | None = None,
+) -> Figure:
+    """Pictures row by row, each with its caption below.
+
+    Args:
+        images: uint8 H W 3 each; sizes may differ.
+        captions: one for each image: a text, or (text, correct) lines, marked and coloured as right (True), wrong
+            (False) or neither (None).
+    """
+    cell, line_height = 1.75, 1.25 * TICK_SIZE / 72  # inches
+    columns = min(columns, len(images))
+    texts = []  # of each image: (text of one or more lines, colour)
+    for caption in captions:
+        lines = [(caption, None)] if isinstance(caption, str) else caption
+        marked = [(MARKS[correct][0] + text, MARKS[correct][1]) for text, correct in lines]
+        texts.append([(wrap(text, cell, TICK_SIZE), color) for text, color in marked])
+    lengths = [sum(text.count("\n") + 1 for text, _ in lines) for lines in texts]
+    heights, room = [], 0.0
+    for start in range(0, len(images), columns):
+        heights.append(max(cell * min(image.shape[0] / image.shape[1], 1) for image in images[start : start + columns]))
+        room += line_height * max(lengths[start : start + columns]) + 0.2
+    figure = new_figure(columns * (cell + 0.15) + 0.1, sum(heights) + room, title)
+    grid = panels(figure, len(images), columns, height_ratios=heights)
+    for axes, image, lines in zip(grid, images, texts, strict=True):
+        show_image(axes, image)
+        axes.set_anchor("S")  # pictures of a row stand on one line
+        below = dict(xycoords="axes fraction", textcoords="offset points", ha="center", va="top", fontsize=TICK_SIZE)
+        offset = -3.0
+        for text, color in lines:
+            axes.annotate(text, (0.5, 0), (0, offset), color=color, **below)
+            offset -= 72 * line_height * (text.count("\n") + 1)
+    return figure
+
+
+def accuracy_against_severity(
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    severities: Sequence[float],
+    clean: Mapping[str, float],
+    *,
+    intervals: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    clean_intervals: Mapping[str, Sequence[float]] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Accuracy of several runs on corrupted images, a panel for each corruption.
+
+    Args:
+        curves: run to corruption to S accuracies, fractions. A corruption that a run was not tested on is left out.
+        severities: S, rising, above 0.
+        clean: run to its accuracy on the images as they are, drawn at severity 0.
+        intervals: run to corruption to S 2, lower and upper bounds, drawn as bands.
+        clean_intervals: run to the bounds at severity 0, from which its bands then start.
+    """
+    corruptions = list(dict.fromkeys(corruption for run in curves.values() for corruption in run))
+    columns = min(len(corruptions), 4)
+    figure = new_figure(max(1 + 2.6 * columns, 5), 0.5 + 2.4 * math.ceil(len(corruptions) / columns), title)
+    grid = panels(figure, len(corruptions), columns, sharey=True)
+    for axes, corruption in zip(grid, corruptions, strict=True):
+        for index, (name, run) in enumerate(curves.items()):
+            if corruption not in run:
+                continue
+            values = 100 * np.array([clean[name], *run[corruption]], dtype=float)
+            style = run_style(index) | {"marker": run_style(index)["marker"] or "."}
+            axes.plot([0, *severities], values, "-", **style, linewidth=1.3, label=name)
+            if intervals is not None:
+                start = [(0, clean_intervals[name])] if clean_intervals else []
+                places, bounds = zip(*start, *zip(severities, intervals[name][corruption], strict=True), strict=True)
+                low, high = 100 * np.asarray(bounds, dtype=float).T
+                axes.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axes.set_title(wrap(corruption, 2.2, LABEL_SIZE), fontsize=LABEL_SIZE)
+        axes.set_xticks([0, *severities])
+        axes.set_xlabel("severity (0: clean)")
+        tidy(axes)
+    for axes in grid[::columns]:
+        axes.set_ylabel("accuracy (%)")
+    shared_legend(figure)
+    return figure

@@ -1,0 +1,107 @@
+"""Predictions of a model, and numbers from predictions: arrays in, numbers out. Fractions are in [0, 1].
+
+Legend: N images, K classes.
+"""
+
+import numpy as np
+
+from common.intervals import wilson_interval
+from evaluation.calibration import calibration
+from evaluation.predictions import Predictions
+
+
+def summarize(predictions: Predictions, class_names: list[str]) -> dict:
+    """The scores of a classifier, by the names of ``metrics.json``.
+
+    Precision, recall and F1 are scikit-learn's; 0 where undefined. ``per_class[...]["accuracy"]`` is the share of the
+    class's images that were recognised, null for a class without images.
+    Raises ValueError if a logit is not finite.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    check_finite(predictions)
+    labels, predicted = predictions.labels, predictions.predicted
+    correct, count, num_classes = int((predicted == labels).sum()), len(labels), len(class_names)
+    classes = range(num_classes)
+    accuracy, interval = per_class_accuracy(predictions, num_classes)
+    scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
+    summary = {
+        "num_images": count,
+        "accuracy": predictions.accuracy,
+        "accuracy_ci95": wilson_interval(correct, count).tolist(),
+        "top1_error": 1 - predictions.accuracy,
+        "top5_accuracy": top_k_accuracy(predictions, 5) if num_classes > 5 else None,
+        "loss": predictions.loss,
+        **calibration(predictions),
+        "balanced_accuracy": float(np.nanmean(accuracy)),
+    }
+    for average in ("macro", "weighted"):
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            labels, predicted, labels=classes, average=average, zero_division=0
+        )
+        summary |= {f"{average}_precision": precision, f"{average}_recall": recall, f"{average}_f1": f1}
+    summary["per_class"] = {
+        name: {
+            **{key: float(scores[i][k]) for i, key in enumerate(("precision", "recall", "f1"))},
+            "support": int(scores[3][k]),
+            "accuracy": float(accuracy[k]) if scores[3][k] else None,
+            "accuracy_ci95": interval[k].tolist() if scores[3][k] else None,
+        }
+        for k, name in enumerate(class_names)
+    }
+    return summary
+
+
+def check_finite(predictions: Predictions) -> None:
+    """Raise ValueError if a logit is not finite."""
+    bad = int((~np.isfinite(predictions.logits)).any(axis=1).sum())
+    if bad:
+        raise ValueError(f"the model gives NaN or infinite logits for {bad} of {len(predictions.labels)} images")
+
+
+def top_k_accuracy(predictions: Predictions, k: int) -> float:
+    """Share of images whose label is among the ``k`` largest logits."""
+    largest = np.argpartition(-predictions.logits, k - 1, axis=1)[:, :k]
+    return float((largest == predictions.labels[:, None]).any(axis=1).mean())
+
+
+def confusion_counts(predictions: Predictions, num_classes: int) -> np.ndarray:
+    """K x K counts; rows are true classes, columns predicted ones."""
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(counts, (predictions.labels, predictions.predicted), 1)
+    return counts
+
+
+def per_class_accuracy(predictions: Predictions, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy within each true class (K) and its 95 % Wilson interval (K 2); NaN for classes without images."""
+    counts = confusion_counts(predictions, num_classes)
+    correct, support = counts.diagonal(), counts.sum(axis=1)
+    accuracy = np.divide(correct, support, out=np.full(num_classes, np.nan), where=support > 0)
+    return accuracy, wilson_interval(correct, support)
+
+
+def most_confused(counts: np.ndarray, class_names: list[str], limit: int = 10) -> list[dict]:
+    """Pairs of classes that are taken for one another most often, from confusion counts K x K, commonest first.
+
+    ``count`` images of class ``true`` were taken for class ``predicted``: ``share`` of the class.
+    """
+    errors = counts * ~np.eye(len(counts), dtype=bool)
+    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+    pairs = [tuple(map(int, np.unravel_index(i, counts.shape))) for i in order]
+    return [
+        {
+            "true": class_names[row],
+            "predicted": class_names[column],
+            "count": int(errors[row, column]),
+            "share": float(errors[row, column] / counts[row].sum()),
+        }
+        for row, column in pairs
+        if errors[row, column]
+    ]
+
+
+def most_confidently_wrong(predictions: Predictions, limit: int = 20) -> np.ndarray:
+    """Positions of the wrong predictions with the largest probabilities, most confident first."""
+    wrong = np.flatnonzero(~predictions.correct)
+    confidence = predictions.probabilities.max(axis=1)[wrong]
+    return wrong[np.argsort(-confidence, kind="stable")][:limit]

@@ -1,0 +1,132 @@
+"""What a model says of a split: logits, labels, and what follows from them at once."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import log_softmax, softmax
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common import distributed
+from common.devices import autocast
+from common.runs import Run
+from data import Split
+from models import input_spec, preprocessing
+
+
+@dataclass(frozen=True)
+class Predictions:
+    logits: np.ndarray  # float32 N K
+    labels: np.ndarray  # int64 N
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which images are recognised, bool N."""
+        return self.predicted == self.labels
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """N K."""
+        return softmax(self.logits.astype(np.float64), axis=1)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Class of the largest logit, int64 N."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats, without label smoothing."""
+        log_p = log_softmax(self.logits.astype(np.float64), axis=1)
+        return float(-log_p[np.arange(len(self.labels)), self.labels].mean())
+
+
+def predict(
+    model: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    context: Callable[[], AbstractContextManager] = nullcontext,
+) -> list[Predictions]:
+    """Logits and labels of each batch.
+
+    Args:
+        model: maps images as the batches hold them to logits B K; in evaluation mode already.
+        batches: (images, int64 labels B) on the model's device.
+        context: makes the context of each forward pass, such as autocast.
+    """
+    results = []
+    with torch.inference_mode():
+        for images, labels in batches:
+            with context():
+                logits = model(images)
+            results.append((logits.float(), labels))  # stay on the device: no synchronisation per batch
+    return [Predictions(logits.cpu().numpy(), labels.cpu().numpy()) for logits, labels in results]
+
+
+class FlipAverage(nn.Module):
+    """A classifier that averages its probabilities over an image and its mirror image; returns their logarithm."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.input_spec = model, input_spec(model)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """B 3 H W -> B K."""
+        seen = torch.stack([self.model(images), self.model(images.flip(-1))])
+        return seen.float().log_softmax(dim=-1).logsumexp(dim=0) - math.log(2)
+
+
+def predict_split(
+    model: nn.Module,
+    split: Split,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    corrupt: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Predictions:
+    """Logits and labels of every image of ``split``, in its order; the model is left in evaluation mode.
+
+    Under torchrun each rank predicts every K-th batch, and all of them get the whole: the batches, and so the numbers,
+    are those of one process. ``corrupt`` changes the images (uint8 B 3 H W, and their int64 B positions in the split)
+    before they are preprocessed.
+    """
+    preprocess = preprocessing(model)
+    plan = split.plan(batch_size)
+    mine = plan[distributed.rank() :: distributed.world_size()]
+    bar = tqdm(split.load(mine, device), f"predicting {split.name}", total=len(mine), leave=False, unit=" batches")
+    model.eval()
+    parts = predict(
+        model,
+        (
+            (preprocess(images if corrupt is None else corrupt(images, selection.indices)), labels)
+            for selection, (images, labels) in zip(mine, bar)
+        ),
+        context=lambda: autocast(device, precision),
+    )
+    ranks = distributed.gather(parts)
+    ordered = [ranks[i % len(ranks)][i // len(ranks)] for i in range(len(plan))]
+    if not ordered:
+        raise ValueError(f"there are no images to predict: the {split.name} split is empty")
+    return Predictions(np.concatenate([p.logits for p in ordered]), np.concatenate([p.labels for p in ordered]))
+
+
+def evaluated_on(values: Mapping) -> str:
+    """What was evaluated, by the ``split``, ``checkpoint`` and ``tta`` of ``metrics.json``, in words."""
+    parts = [f"{values['split']} split"]
+    parts += [f"{values['checkpoint']}.pt"] if values["checkpoint"] != "best" else []
+    return ", ".join(parts + (["averaged with the mirrored image"] if values["tta"] else []))
+
+
+def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
+    """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
+    arrays = run.load_arrays(name, ("logits", "labels", "class_names"))
+    return Predictions(arrays["logits"], arrays["labels"]), arrays["class_names"].tolist()

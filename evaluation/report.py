@@ -1,0 +1,146 @@
+"""What the evaluation of one run writes and says."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from common.console import print_result, print_table
+from common.documents import format_interval
+from common.runs import Run
+from data import Split
+from evaluation import calibration, figures, metrics
+from evaluation.predictions import Predictions, evaluated_on
+
+# What metrics.json says that predictions alone do not tell.
+MEASURED_KEYS = (
+    *("params", "trainable_params", "gmacs", "gmacs_attention_skipped", "gmacs_convention", "uncounted_ops"),
+    *("latency_ms", "images_per_second", "peak_memory_mb", "peak_memory_kind", "device", "threads", "precision"),
+    *("attention_kernel", "image_size", "mean", "std", "corpus", "fingerprint", "train_fingerprint"),
+)
+
+
+def suffix_of(args: argparse.Namespace, split: str | None = None) -> str:
+    """What the files of these arguments (on another split, if one is named) carry in their names: nothing if all is usual."""
+    usual = {"test": "", "best": "", None: ""}
+    return "".join(usual.get(value, f"-{value}") for value in (split or args.split, args.tta, args.checkpoint))
+
+
+def finish(
+    run: Run,
+    args: argparse.Namespace,
+    checkpoint: str,
+    predictions: Predictions,
+    held_out: Predictions | None,
+    class_names: list[str],
+    facts: dict,
+    written: list[Path],
+) -> None:
+    """Write what follows from predictions, and say it; ``facts`` are those that do not, and come last in the file."""
+    suffix = suffix_of(args)
+    result = {
+        "split": args.split,
+        "checkpoint": checkpoint,
+        "tta": args.tta,
+        **metrics.summarize(predictions, class_names),
+        "temperature_scaling": scale_temperature(predictions, held_out),
+        "most_confused": metrics.most_confused(metrics.confusion_counts(predictions, len(class_names)), class_names),
+        **facts,
+    }
+    figures_ = draw(run, predictions, result, class_names)
+    written = [
+        run.save_json(f"metrics{suffix}.json", result),
+        run.save_text(f"report{suffix}.txt", text_report(run, predictions, result, class_names)),
+        *[run.save_figure(f"figures/{name}{suffix}.png", figure) for name, figure in figures_.items()],
+        *written,
+    ]
+    print_table(summary(run, result))
+    short = ("split", "accuracy", "accuracy_ci95", "loss", "ece", "params", "gmacs")
+    print_result({"run": str(run.directory)} | {key: result[key] for key in short}, written)
+
+
+def scale_temperature(predictions: Predictions, held_out: Predictions | None) -> dict | None:
+    """Calibration after temperature scaling, fitted on the validation images; null where there are none."""
+    if held_out is None:
+        return None
+    temperature = calibration.fit_temperature(held_out)
+    scaled = calibration.scale_logits(predictions, temperature)
+    found = {"temperature": temperature, "fitted_on": "val", "num_images": len(held_out.labels), "loss": scaled.loss}
+    return found | calibration.calibration(scaled)
+
+
+def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> dict[str, Figure]:
+    title = title_of(run, result)
+    accuracy, interval = metrics.per_class_accuracy(predictions, len(class_names))
+    scaling, scaled = result["temperature_scaling"], None
+    if scaling:
+        bins = calibration.calibration_bins(calibration.scale_logits(predictions, scaling["temperature"]))
+        scaled = bins | {"temperature": scaling["temperature"]}
+    return {
+        "confusion_matrix": figures.confusion_matrix(
+            metrics.confusion_counts(predictions, len(class_names)), class_names, title=title
+        ),
+        "per_class_accuracy": figures.per_class_accuracy(
+            accuracy, interval, class_names, mean=result["accuracy"], title=title
+        ),
+        "reliability": figures.reliability_diagram(
+            **calibration.calibration_bins(predictions), scaled=scaled, title=title
+        ),
+    }
+
+
+def mistakes_figure(
+    split: Split, predictions: Predictions, wrong: np.ndarray, class_names: list[str], title: str
+) -> Figure:
+    """The most confidently wrong images: what they are, what they were taken for, how surely."""
+    confidence = predictions.probabilities.max(axis=1)
+    captions = [
+        f"{class_names[predictions.labels[i]]}, taken for {class_names[predictions.predicted[i]]} ({confidence[i]:.1%})"
+        for i in wrong
+    ]
+    images = [split.image(int(i)).permute(1, 2, 0).numpy() for i in wrong]  # 3 H W -> H W 3
+    return figures.image_grid(images, captions, title=title)
+
+
+def text_report(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> str:
+    from sklearn.metrics import classification_report
+
+    table = classification_report(
+        predictions.labels,
+        predictions.predicted,
+        labels=range(len(class_names)),
+        target_names=class_names,
+        digits=4,
+        zero_division=0,
+    )
+    accuracy = f"accuracy {result['accuracy']:.2%}, 95 % interval {format_interval(result['accuracy_ci95'])}"
+    confused = [
+        f"{pair['true']} -> {pair['predicted']}: {pair['count']} images, {pair['share']:.1%} of {pair['true']}"
+        for pair in result["most_confused"]
+    ]
+    head = f"{title_of(run, result)}, {result['num_images']} images, {accuracy}"
+    return "\n".join([head, "", table, "Most often confused (true -> predicted)", *(confused or ["nothing"])]) + "\n"
+
+
+def summary(run: Run, result: dict) -> list[tuple[str, object]]:
+    """The rows of the table that ends the script."""
+    scaling, latency = result["temperature_scaling"], result["latency_ms"]["1"]["median"]
+    calibration = f"{result['ece']:.2%} in 15 bins of equal width"
+    if scaling:
+        calibration += f", {scaling['ece']:.2%} after temperature {scaling['temperature']:.3f} (fitted on val)"
+    kept = f"{result['checkpoint']}.pt" + (", averaged with the mirrored image" if result["tta"] else "")
+    return [
+        ("run", f"{run.directory}, {kept}"),
+        ("images", f"{result['num_images']} of the {result['split']} split"),
+        ("accuracy", f"{result['accuracy']:.2%}  (95 % interval {format_interval(result['accuracy_ci95'])})"),
+        ("macro F1", f"{result['macro_f1']:.2%}"),
+        ("calibration error", calibration),
+        ("parameters", f"{result['params'] / 1e6:.2f} M, {result['trainable_params'] / 1e6:.2f} M trained"),
+        ("forward pass", f"{result['gmacs']:.4g} GMACs, {latency:.2f} ms at batch 1 on {result['device']}"),
+    ]
+
+
+def title_of(run: Run, values: Mapping) -> str:
+    return f"{run.config.name}, {evaluated_on(values)}"

@@ -1,0 +1,184 @@
+"""Heat maps from a model, a layer and a batch: grad-cam's methods, faster ones where it is slow, attention rollout.
+
+The layout is right and every map is checked.
+
+Legend: B images, C channels, h w the layer's grid.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import pytorch_grad_cam
+import torch
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWeightedTarget
+from torch import Tensor, nn
+
+from architectures.kernels import fused_attention
+from explanation.masking import ablation_cam, score_cam
+from explanation.rollout import attention_rollout, gradient_rollout
+
+LIBRARY = {
+    "gradcam": pytorch_grad_cam.GradCAM,
+    "hirescam": pytorch_grad_cam.HiResCAM,
+    "gradcam++": pytorch_grad_cam.GradCAMPlusPlus,
+    "xgradcam": pytorch_grad_cam.XGradCAM,
+    "layercam": pytorch_grad_cam.LayerCAM,
+    "gradcamelementwise": pytorch_grad_cam.GradCAMElementWise,
+    "finercam": pytorch_grad_cam.GradCAM,  # of another target, see _class_score
+    "eigencam": pytorch_grad_cam.EigenCAM,
+    "eigengradcam": pytorch_grad_cam.EigenGradCAM,
+    "fem": pytorch_grad_cam.FEM,
+}
+ROLLOUTS = ("rollout", "gradrollout")
+METHODS = (*LIBRARY, "scorecam", "ablationcam", *ROLLOUTS)
+
+ROLLOUT_BATCH = 16  # images whose attention matrices are kept at once
+
+REMEDY = "choose another --layer (for transformers the last block's norm1) or a --method such as layercam"
+
+
+def check_method(method: str) -> None:
+    """Raise ValueError, with the nearest names, for a method that does not exist."""
+    if method not in METHODS:
+        nearest = difflib.get_close_matches(method.lower(), METHODS, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise ValueError(f"--method {method}: unknown; {hint}known: {', '.join(METHODS)}")
+
+
+def uses_layer(method: str) -> bool:
+    """Whether the method looks at one layer; the rollouts follow attention through all of them."""
+    check_method(method)
+    return method not in ROLLOUTS
+
+
+def heat_maps(
+    model: nn.Module,
+    layer: nn.Module | None,
+    to_maps: Callable[[Tensor], Tensor] | None,
+    images: Tensor,
+    targets: Sequence[int],
+    *,
+    method: str = "gradcam",
+    layer_name: str = "the layer",
+    faults: dict[int, str] | None = None,
+    context: Callable[[], AbstractContextManager] = nullcontext,
+    channels: int | None = None,
+) -> np.ndarray:
+    """Evidence for one class per image, on the layer's own grid.
+
+    Args:
+        model: classifier in float32 and evaluation mode; its parameters are frozen by this call.
+        layer: module of the model whose output is looked at; unused, so possibly None, where `uses_layer` is False.
+        to_maps: brings that output to B C h w, as a view of it.
+        images: preprocessed float32 B 3 H W, on the model's device.
+        targets: the class to explain, one per image.
+        method: one of METHODS.
+        layer_name: for messages.
+        faults: collects what is wrong with which image's map, instead of the error that it otherwise is.
+        context: in which the model runs, such as autocast; by default none, for maps in float32.
+        channels: for scorecam, see `masking.score_cam`.
+    Returns:
+        float32 B h w, raw values, negative evidence cut to 0; not rescaled. Rollouts: the grid of the first attention.
+    Raises:
+        ValueError: unknown method; a map without gradient, not finite, blank, or the same everywhere; a rollout of a model
+            without attention.
+    """
+    check_method(method)
+    if channels is not None and method != "scorecam":
+        raise ValueError(f"the number of channels is an option of scorecam, not of {method}")
+    place = f"{method} at {layer_name}" if uses_layer(method) else method
+    model.requires_grad_(False)
+    with fused_attention(model):  # the rollouts switch it off themselves
+        if method in LIBRARY:
+            maps = _library_maps(model, layer, to_maps, images, targets, method, place, context)
+        else:
+            maps = _own_maps(model, layer, to_maps, images, targets, method, context, channels)
+    maps = np.maximum(maps, 0).astype(np.float32)
+    for i, map_ in enumerate(maps):
+        fault = _find_fault(map_)
+        if fault and faults is None:
+            raise ValueError(f"{place}: {fault}; {REMEDY}")
+        if fault:
+            faults[i] = fault
+    return maps
+
+
+def _own_maps(model, layer, to_maps, images, targets, method, context, channels) -> np.ndarray:
+    if method == "gradrollout":
+        parts = zip(images.split(ROLLOUT_BATCH), torch.tensor(list(targets)).split(ROLLOUT_BATCH))
+        maps = [gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts]
+        return torch.cat(maps).cpu().numpy()
+    with torch.inference_mode():
+        if method == "rollout":
+            maps = torch.cat([attention_rollout(model, x, context=context) for x in images.split(ROLLOUT_BATCH)])
+        elif method == "scorecam":
+            maps = score_cam(model, layer, to_maps, images, targets, context=context, channels=channels)
+        else:
+            maps = ablation_cam(model, layer, to_maps, images, targets, context=context)
+    return maps.cpu().numpy()
+
+
+def _library_maps(model, layer, to_maps, images, targets, method, place, context) -> np.ndarray:
+    start = layer.register_forward_hook(_start_graph)  # before grad-cam's own hooks, which then see its output
+    # A clone, since a layer that works in place (ReLU) may follow.
+    cam = _raw_maps(LIBRARY[method])(model, [layer], reshape_transform=lambda x: to_maps(x).float().clone())
+    try:
+        with context():
+            maps = cam(images, [_class_score(target, method, place) for target in targets])
+        if cam.uses_gradients and not cam.activations_and_grads.gradients:
+            raise ValueError(f"{place}: no gradient of the class score reaches this layer; {REMEDY}")
+    finally:
+        cam.activations_and_grads.release()
+        start.remove()
+    return maps
+
+
+def _class_score(target: int, method: str, place: str) -> Callable[[Tensor], Tensor]:
+    """What grad-cam differentiates: logits (K) of one image -> its score."""
+
+    def score(logits: Tensor) -> Tensor:
+        if not logits.requires_grad:
+            raise ValueError(f"{place}: no gradient of the class score reaches this layer; {REMEDY}, or eigencam")
+        if method != "finercam":
+            return ClassifierOutputTarget(target)(logits)
+        # Finer-CAM (Zhang et al. 2025): what sets the class apart from the (up to three) that score most like it.
+        others = (logits - logits[target]).abs().argsort()
+        similar = [i for i in others.tolist() if i != target][:3]
+        return FinerWeightedTarget(target, similar, alpha=1)(logits)
+
+    return score
+
+
+def _start_graph(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    """The gradient is needed from the layer on only: cut the graph in front of it. Works on frozen models, too."""
+    return output.detach().requires_grad_().clone()  # the clone may be changed in place
+
+
+def _raw_maps(method: type) -> type:
+    """grad-cam's ``method``, ending in its map on the layer's grid instead of a rescaled picture-sized one."""
+
+    class RawMaps(method):
+        def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):
+            activations = self.activations_and_grads.activations[0].numpy()
+            gradients = self.activations_and_grads.gradients
+            gradient = gradients[0].numpy() if gradients else np.zeros_like(activations)
+            return self.get_cam_image(input_tensor, self.target_layers[0], targets, activations, gradient, eigen_smooth)
+
+        def aggregate_multi_layers(self, cam_per_target_layer):
+            return cam_per_target_layer
+
+    return RawMaps
+
+
+def _find_fault(map_: np.ndarray) -> str | None:
+    if not np.isfinite(map_).all():
+        return "the map has NaN or infinite values (have the weights diverged?)"
+    if map_.size == 1:
+        return "the grid is 1x1, which locates nothing"
+    if map_.max() <= 0:
+        return "the map is blank, nothing in it speaks for the class"
+    if np.ptp(map_) <= 1e-6 * map_.max():
+        return "the map is the same everywhere"
+    return None

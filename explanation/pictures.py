@@ -1,0 +1,83 @@
+"""Which pictures are explained: image files, or images of a run's splits."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from common.runs import Run
+from data import Split, load_dataset
+from images.sources import fit_image, open_image
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    """What its files are called."""
+    pixels: Tensor
+    """uint8 3 H W."""
+    label: int | None
+    """True class, where it is known."""
+
+
+def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
+    """Image files of any size and mode, as ``run``'s model is fed them. Files of one name are told apart by their folder."""
+    cfg = run.config.data
+    names = [path.stem for path in paths]
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    names = [f"{p.resolve().parent.name}-{p.stem}" if p.stem in repeated else p.stem for p in paths]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"--image: two files would be called {twice[0]}; give each file once, or rename one")
+    images = [open_image(path) for path in paths]
+    for path, image in zip(paths, images):
+        if min(image.size) < 2:
+            raise ValueError(
+                f"{path}: of {image.width}x{image.height} pixels one remains; there is nothing to locate in it"
+            )
+    return [Picture(name, fit_image(x, cfg.size, cfg.photo_filter), None) for name, x in zip(names, images)]
+
+
+def load_split(run: Run, name: str, checkpoint: dict) -> Split:
+    """Images of a run that trained ``checkpoint``; ValueError if the data have changed since."""
+    dataset = load_dataset(run.config.data, seed=run.config.data.split_seed)
+    dataset.check_images(checkpoint.get("images", {}))
+    return dataset.split(name)
+
+
+def pick_pictures(
+    run: Run,
+    split_name: str,
+    checkpoint: dict,
+    *,
+    indices: Sequence[int] | None = None,
+    random: int | None = None,
+    per_class: int | None = None,
+    seed: int = 0,
+) -> list[Picture]:
+    """Images of one of ``run``'s splits: at ``indices``, or drawn with ``seed``: ``random`` ones, or some of each class."""
+    split = load_split(run, split_name, checkpoint)
+    if random is not None:
+        indices = sample_indices(split, random, seed, option="--random")
+    elif per_class is not None:
+        indices = sample_each_class(split, per_class, seed)
+    return [Picture(f"{split_name}-{i}", split.image(i), int(split.labels[i])) for i in dict.fromkeys(indices)]
+
+
+def sample_indices(split: Split, count: int, seed: int, *, option: str) -> list[int]:
+    """``count`` seeded positions of a split, ascending. Raises ValueError, naming the option, for more than there are."""
+    if not 1 <= count <= len(split):
+        raise ValueError(f"{option} {count}: the {split.name} split has {len(split)} images; ask for 1 to that")
+    return np.sort(np.random.default_rng(seed).choice(len(split), count, replace=False)).tolist()
+
+
+def sample_each_class(split: Split, count: int, seed: int) -> list[int]:
+    """Seeded positions of ``count`` images of each class, class by class; all of a class that has fewer."""
+    if count < 1:
+        raise ValueError(f"--per-class {count}: ask for one image of each class at least")
+    shuffled = np.random.default_rng(seed).permutation(len(split))
+    labels = np.asarray(split.labels)[shuffled]
+    return [int(i) for label in np.unique(labels) for i in shuffled[labels == label][:count]]

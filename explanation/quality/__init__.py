@@ -1,0 +1,1 @@
+"""How good heat maps are."""

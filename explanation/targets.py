@@ -1,0 +1,42 @@
+"""Which class is explained in each picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from explanation.pictures import Picture
+
+
+def find_class(name: str, class_names: list[str]) -> int:
+    """Its index, by name or number. Raises ValueError, with the classes, if there is none such."""
+    if name in class_names:  # first, since a class may be called by a number
+        return class_names.index(name)
+    if name.isdecimal() and int(name) < len(class_names):
+        return int(name)
+    raise ValueError(f"--target {name}: not a class; classes: {', '.join(class_names)}, or 0 to {len(class_names) - 1}")
+
+
+def check_targets(targets: Sequence[str], class_names: list[str], pictures: Sequence[Picture]) -> None:
+    """Raise ValueError for what is no class, for a class that is given twice, and for labels that are not known."""
+    seen = {}
+    for target in targets:
+        if target == "label" and target not in class_names:
+            if any(picture.label is None for picture in pictures):
+                raise ValueError("--target label: an image file has no label; name a class")
+            key = "label"
+        else:
+            key = class_names[find_class(target, class_names)]
+        if key in seen:
+            raise ValueError(f"--target {seen[key]} {target}: both are class {key}; give each class once")
+        seen[key] = target
+
+
+def choose_targets(
+    target: str | None, class_names: list[str], pictures: Sequence[Picture], probabilities: np.ndarray
+) -> list[int]:
+    """The class to explain in each picture: the predicted one (None), the true one ("label"), or the one class named."""
+    if target is None:
+        return probabilities.argmax(axis=1).tolist()
+    if target == "label" and target not in class_names:
+        return [picture.label for picture in pictures]
+    return [find_class(target, class_names)] * len(pictures)

@@ -1,0 +1,210 @@
+"""Augmentation and preprocessing of whole batches, on the device.
+
+Augmentations are functions uint8 B 3 H W -> uint8 B 3 H W with one set of parameters per image; what is drawn comes from an
+explicit generator on the CPU, so that a run repeats on any device, and drawing never waits for the GPU.
+
+Legend: B images in a batch, H W height and width in pixels; images are RGB, channels first.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as TF
+
+from common.config import AugmentConfig
+
+# ---------------------------------------------------------------- geometry
+
+
+def crop_at(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
+    """Zero-pad every side by ``padding`` pixels and cut H x W at each image's ``offsets`` (B 2: top, left)."""
+    height, width = images.shape[-2:]
+    windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # B 3 2p+1 2p+1 H W, a view
+    return windows[torch.arange(len(images), device=images.device), :, offsets[:, 0], offsets[:, 1]]
+
+
+def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
+    """Mirror the images where ``flipped`` (bool B) is true."""
+    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+
+
+def affine(images: Tensor, degrees: Tensor, shifts: Tensor, *, fill: int = 0) -> Tensor:
+    """Rotate each image clockwise about its centre by ``degrees`` (B), then move it by ``shifts`` (B 2: right, down, pixels).
+
+    Bilinear, grey level ``fill`` outside: torchvision's ``affine`` for a batch with one set of parameters per image.
+    """
+    radians = torch.deg2rad(degrees)
+    cos, sin = radians.cos(), radians.sin()
+    right, down = shifts.unbind(-1)
+    # Where an output pixel comes from: undo the shift, then the rotation.
+    return _warp(images, [[cos, sin, -(cos * right + sin * down)], [-sin, cos, sin * right - cos * down]], fill)
+
+
+def shear(images: Tensor, amounts: Tensor, *, fill: int = 0) -> Tensor:
+    """Slant each image about its centre: rows move by ``amounts`` (B 2: x, y) of their distance to it, columns likewise."""
+    along_x, along_y = amounts.unbind(-1)
+    one, zero = torch.ones_like(along_x), torch.zeros_like(along_x)
+    return _warp(images, [[one, along_x, zero], [along_y, one, zero]], fill)
+
+
+def random_crops(
+    count: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    *,
+    aspect: tuple[int, int],
+    generator: torch.Generator,
+) -> Tensor:
+    """Boxes of a random resized crop, B 4: top, left, height, width, as fractions of an image shaped like ``aspect``.
+
+    Area uniform in ``scale``, aspect ratio log-uniform in ``ratio``, as torchvision's RandomResizedCrop draws them; a side
+    that would exceed the image is cut to it instead of drawn again.
+    """
+    area, shape, down, right = torch.rand(4, count, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * area
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    shape = torch.exp(log_low + (log_high - log_low) * shape) * aspect[0] / aspect[1]
+    high, wide = (area / shape).sqrt().clamp(max=1), (area * shape).sqrt().clamp(max=1)
+    return torch.stack([down * (1 - high), right * (1 - wide), high, wide], -1)
+
+
+def _warp(images: Tensor, rows: list[list[Tensor]], fill: int = 0, padding_mode: str = "zeros") -> Tensor:
+    """Sample, bilinearly, where two ``rows`` of three B-vectors (output -> input, in pixels from the centre) point."""
+    height, width = images.shape[-2:]
+    matrices = torch.stack([torch.stack(row, -1) for row in rows], 1)  # B 2 3
+    side = matrices.new_tensor([width, height, 2.0])  # pixels from the centre -> [-1, 1]
+    theta = (matrices * side / side[:2, None]).to(images.device, non_blocking=True)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    levels = images.float() - fill  # what lies outside is sampled as 0
+    warped = F.grid_sample(levels, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False) + fill
+    return warped.round_().to(torch.uint8)
+
+
+# ---------------------------------------------------------------- RandAugment (Cubuk et al. 2020)
+
+
+def _blend(images: Tensor, plain: Tensor, factors: Tensor) -> Tensor:
+    """PIL's ImageEnhance: 0 gives ``plain``, 1 the image, more than 1 the opposite of ``plain``."""
+    factors = factors.to(images.device, non_blocking=True)[:, None, None, None]
+    return (plain + factors * (images - plain)).clamp_(0, 255).to(torch.uint8)
+
+
+def _grey(images: Tensor) -> Tensor:
+    return TF.rgb_to_grayscale(images).float()
+
+
+def _sharpness(images: Tensor, factors: Tensor) -> Tensor:
+    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device).div_(13).expand(3, 1, 3, 3)
+    smooth = images.float()
+    smooth[..., 1:-1, 1:-1] = F.conv2d(smooth, kernel, groups=3).round_()  # the border keeps its pixels
+    return _blend(images, smooth, factors)
+
+
+def _posterize(images: Tensor, bits: Tensor) -> Tensor:
+    masks = (256 - 2 ** (8 - bits.int())).to(torch.uint8).to(images.device, non_blocking=True)
+    return images & masks[:, None, None, None]
+
+
+def _solarize(images: Tensor, thresholds: Tensor) -> Tensor:
+    thresholds = thresholds.to(images.device, non_blocking=True)[:, None, None, None]
+    return torch.where(images >= thresholds, 255 - images, images)
+
+
+def _pair(values: Tensor, axis: int) -> Tensor:
+    """A B-vector as the x (0) or y (1) part of B 2."""
+    return torch.stack([values, torch.zeros_like(values)][:: 1 if axis == 0 else -1], -1)
+
+
+GREY = 128  # what timm fills with where an image was moved away
+
+# Each takes images, levels in [0, 1] and signs of -1 or 1 (B, on the CPU). Ranges are timm's "increasing" ones.
+RAND_AUGMENT: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "identity": lambda x, level, sign: x,
+    "rotate": lambda x, level, sign: affine(x, 30 * sign * level, torch.zeros(len(x), 2), fill=GREY),
+    "shear_x": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 0), fill=GREY),
+    "shear_y": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 1), fill=GREY),
+    "translate_x": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-1], 0), fill=GREY),
+    "translate_y": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-2], 1), fill=GREY),
+    "brightness": lambda x, level, sign: _blend(x, torch.zeros(1, device=x.device), 1 + 0.9 * sign * level),
+    "color": lambda x, level, sign: _blend(x, _grey(x), 1 + 0.9 * sign * level),
+    "contrast": lambda x, level, sign: _blend(x, _grey(x).mean((1, 2, 3), keepdim=True), 1 + 0.9 * sign * level),
+    "sharpness": lambda x, level, sign: _sharpness(x, 1 + 0.9 * sign * level),
+    "posterize": lambda x, level, sign: _posterize(x, (4 - (4 * level).floor()).clamp(min=1)),  # 0 bits would be black
+    "solarize": lambda x, level, sign: _solarize(x, 256 * (1 - level)),
+    "autocontrast": lambda x, level, sign: TF.autocontrast(x),
+    "equalize": lambda x, level, sign: TF.equalize(x),
+}
+
+
+def rand_augment(images: Tensor, policy: str, generator: torch.Generator) -> Tensor:
+    """Apply n operations, drawn for each image from RAND_AUGMENT, at magnitude m of 10.
+
+    ``policy`` is written as timm's: ``rand-m9-n2-mstd0.5`` (mstd: standard deviation of the magnitude).
+    """
+    magnitude, count, spread = parse_policy(policy)
+    for _ in range(count):
+        chosen = torch.randint(len(RAND_AUGMENT), (len(images),), generator=generator)
+        levels = (magnitude + spread * torch.randn(len(images), generator=generator)).clamp(0, 10) / 10
+        signs = 2.0 * torch.randint(2, (len(images),), generator=generator) - 1
+        result = images.clone()
+        for number, operation in enumerate(RAND_AUGMENT.values()):
+            where = (chosen == number).nonzero()[:, 0]
+            if number and len(where):
+                there = where.to(images.device, non_blocking=True)
+                result[there] = operation(images[there], levels[where], signs[where])
+        images = result
+    return images
+
+
+def parse_policy(policy: str) -> tuple[float, int, float]:
+    """``rand-m9-n2-mstd0.5`` -> magnitude, number of operations, standard deviation of the magnitude."""
+    found = re.fullmatch(r"rand-m(\d+(?:\.\d+)?)(?:-n(\d+))?(?:-mstd(\d+(?:\.\d+)?))?(?:-inc1)?", policy)
+    assert found, policy  # the config's pattern is as strict
+    return float(found[1]), int(found[2] or 2), float(found[3] or 0)
+
+
+# ---------------------------------------------------------------- what training and evaluation use
+
+
+class Augment(nn.Module):
+    """Random changes to training images: affine, pad-crop, flip, RandAugment; each off where its key is 0 or null."""
+
+    def __init__(self, cfg: AugmentConfig):
+        super().__init__()
+        self.cfg = cfg
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 B 3 H W -> uint8 B 3 H W."""
+        cfg, (count, _, height, width) = self.cfg, images.shape
+        if cfg.degrees or cfg.translate:
+            degrees = (2 * torch.rand(count, generator=generator) - 1) * cfg.degrees
+            reach = cfg.translate * torch.tensor([width, height])
+            images = affine(images, degrees, (2 * torch.rand(count, 2, generator=generator) - 1) * reach)
+        if cfg.crop_padding:
+            offsets = torch.randint(2 * cfg.crop_padding + 1, (count, 2), generator=generator)
+            images = crop_at(images, cfg.crop_padding, offsets.to(images.device, non_blocking=True))
+        if cfg.hflip:
+            flipped = torch.rand(count, generator=generator) < cfg.hflip
+            images = flip_where(images, flipped.to(images.device, non_blocking=True))
+        if cfg.aa:
+            images = rand_augment(images, cfg.aa, generator)
+        return images
+
+    def erase(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Random erasing (Zhong et al. 2020) of preprocessed float B 3 H W: with probability ``reprob`` a box of 2 to 33 %
+        of the area, of aspect ratio 0.3 to 3.3, becomes 0, the mean pixel."""
+        if not self.cfg.reprob:
+            return images
+        count, _, height, width = images.shape
+        boxes = random_crops(count, (0.02, 1 / 3), (0.3, 1 / 0.3), aspect=(height, width), generator=generator)
+        erased = torch.rand(count, generator=generator) < self.cfg.reprob
+        (top, left, high, wide), kept = boxes.to(images.device).unbind(-1), ~erased.to(images.device)
+        rows = (torch.arange(height, device=images.device)[None] + 0.5) / height - top[:, None]  # B H
+        columns = (torch.arange(width, device=images.device)[None] + 0.5) / width - left[:, None]  # B W
+        beside_rows, beside_columns = (rows < 0) | (rows >= high[:, None]), (columns < 0) | (columns >= wide[:, None])
+        outside = kept[:, None, None] | beside_rows[:, :, None] | beside_columns[:, None, :]  # B H W
+        return images * outside[:, None]

@@ -1,0 +1,43 @@
+"""Resize and normalise batches of uint8 images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from images.augmentation import _warp
+
+
+def crop_and_resize(images: Tensor, crops: Tensor) -> Tensor:
+    """Cut ``crops`` (B 4: top, left, height, width, as fractions of the image) and resize them to H x W, bilinear."""
+    height, width = images.shape[-2:]
+    top, left, high, wide = crops.unbind(-1)
+    zero = torch.zeros_like(top)
+    rows = [
+        [wide, zero, (left + wide / 2 - 0.5) * width],
+        [zero, high, (top + high / 2 - 0.5) * height],
+    ]
+    return _warp(images, rows, padding_mode="border")
+
+
+class Preprocess(nn.Module):
+    """uint8 images of any size -> the model's input: resized to ``size`` (H, W) and normalised, float32 B 3 H W."""
+
+    def __init__(self, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...], interpolation: str):
+        super().__init__()
+        self.size, self.interpolation = tuple(size), interpolation
+        self.register_buffer("mean", 255 * torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.resize(images).float() - self.mean) / self.std
+
+    def resize(self, images: Tensor) -> Tensor:
+        """uint8 B 3 h w -> uint8 B 3 H W, with PIL's filters (a shrunken image is averaged, not sampled)."""
+        if tuple(images.shape[-2:]) == self.size:
+            return images
+        options = dict(mode=self.interpolation, antialias=True)
+        if images.device.type == "cpu":  # has a uint8 kernel, equal to PIL's
+            return F.interpolate(images, self.size, **options)
+        for size in ((images.shape[-2], self.size[1]), self.size):  # as PIL: along rows, to grey levels, along columns
+            images = F.interpolate(images.float(), size, **options).round_().clamp_(0, 255)
+        return images.to(torch.uint8)

@@ -1,0 +1,64 @@
+"""Costs against published figures, another counter, and by hand."""
+
+import pytest
+import timm
+import torch
+from support import make_config
+from torch.utils.flop_counter import FlopCounterMode
+
+from architectures import kernels
+from evaluation import cost
+from models import create_model
+
+
+@pytest.mark.parametrize(
+    ("name", "gmacs", "params"),
+    [
+        ("vit_base_patch16_224", 17.58, 86.57e6),
+        ("vit_base_patch32_224", 4.41, 88.22e6),
+        ("swin_base_patch4_window7_224", 15.47, 87.77e6),
+        ("resnet34", 3.67, 21.80e6),
+    ],
+)
+def test_costs_of_known_models(name, gmacs, params):
+    with torch.device("meta"):
+        shapes = timm.create_model(name)
+    assert cost.count_parameters(shapes)[0] == pytest.approx(params, rel=1e-3)
+    model = timm.create_model(name).eval()
+    counted, uncounted = cost.count_gmacs(model, torch.zeros(1, 3, 224, 224))
+    assert counted == pytest.approx(gmacs, abs=0.011)
+    skipped = {"vit_base_patch16_224": 16.87}.get(name)
+    if skipped:
+        as_it_is, _ = cost.count_gmacs(model, torch.zeros(1, 3, 224, 224), attention=False)
+        assert as_it_is == pytest.approx(skipped, abs=0.011)
+    with kernels.unfused_attention(model), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 3, 224, 224))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(counted, rel=0.01)
+    assert not any("attention" in name for name in uncounted)
+
+
+def test_memory_is_not_measured_on_the_cpu():
+    assert cost.peak_memory_mb(torch.device("cpu")) is None  # the process's peak is that of all runs before
+
+
+def test_counting_leaves_attention_as_it_was():
+    model = create_model(make_config(data={"image_size": 32}), num_classes=3).eval()
+    assert kernels.attention_kernel(model) == "fused"
+    with kernels.unfused_attention(model):
+        assert kernels.attention_kernel(model) == "unfused"
+    assert kernels.attention_kernel(model) == "fused"
+    image = torch.randn(1, 3, 32, 32)
+    fused = model(image)
+    with kernels.unfused_attention(model):
+        torch.testing.assert_close(model(image), fused)
+
+
+def test_attention_is_counted_by_hand():
+    """One block, N tokens of width C: patches + 4 N C^2 + 2 N^2 C + 8 N C^2 + head, and fvcore's 5 per normalised value."""
+    model = create_model(make_config(data={"image_size": 32}, train={"amp": "fp32"}), num_classes=10).eval()
+    tokens, width = 64, 192
+    products = tokens * 48 * width + 12 * tokens * width**2 + 2 * tokens**2 * width + 10 * width
+    counted, _ = cost.count_gmacs(model, torch.zeros(1, 3, 32, 32))
+    norms = 2 * 5 * tokens * width + 5 * width
+    assert counted * 1e9 == pytest.approx(products, rel=0.01)
+    assert products <= counted * 1e9 <= products + norms

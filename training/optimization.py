@@ -1,0 +1,75 @@
+"""Optimizer, learning-rate schedule and mixed images."""
+
+import difflib
+
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+
+from common.config import Config, TrainConfig
+
+
+def create_optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, fused on CUDA.
+
+    Biases, norms, and what a model lists in ``no_weight_decay`` (positions, relative-position tables) are not decayed;
+    ``layer_decay`` scales the learning rate by depth. Raises ValueError for an unknown name.
+    """
+    cfg = config.train
+    if cfg.opt not in list_optimizers():
+        nearest = difflib.get_close_matches(cfg.opt, list_optimizers(), n=3)
+        raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm; nearest: {', '.join(nearest) or 'adamw'}")
+    fused = {"fused": True} if device.type == "cuda" and cfg.opt in ("adam", "adamw") else {}
+    return create_optimizer_v2(
+        model,
+        opt=cfg.opt,
+        lr=config.learning_rate,
+        weight_decay=cfg.weight_decay,
+        layer_decay=cfg.layer_decay,
+        **fused,
+    )
+
+
+def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, *, steps_per_epoch: int) -> Scheduler:
+    """Linear warmup, then half a cosine (or a constant); call ``step_update(step)`` before each step."""
+    cfg, lr = config.train, config.learning_rate
+    warmup = min(cfg.warmup_epochs, cfg.epochs / 2)
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=cfg.epochs - warmup,  # timm: without the warmup, if that is a prefix
+        warmup_epochs=warmup,
+        warmup_prefix=True,
+        warmup_lr=min(cfg.warmup_lr, lr),
+        min_lr=lr if cfg.sched == "constant" else cfg.min_lr,  # a cosine between equal ends is constant
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    return scheduler
+
+
+class Mixer:
+    """timm's mixup and CutMix of a batch; a batch of odd size keeps its last image as it is."""
+
+    def __init__(self, cfg: TrainConfig, num_classes: int):
+        self.num_classes = num_classes
+        self.mixup = Mixup(
+            mixup_alpha=cfg.mixup,
+            cutmix_alpha=cfg.cutmix,
+            prob=cfg.mixup_prob,
+            switch_prob=cfg.mixup_switch_prob,
+            label_smoothing=0.0,  # the loss smooths
+            num_classes=num_classes,
+        )
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """float B 3 H W and int64 B -> mixed images, in place, and label weights float B K."""
+        weights = F.one_hot(labels, self.num_classes).float()
+        even = len(images) - len(images) % 2
+        if even:
+            images[:even], weights[:even] = self.mixup(images[:even], labels[:even])
+        return images, weights

@@ -1,0 +1,225 @@
+"""The training loop of one run, from its config to its last epoch."""
+
+import math
+import time
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from common import distributed
+from common.config import Config
+from common.devices import autocast, select_precision, set_deterministic, should_compile
+from common.runs import Run, is_run, remove_run, scalar_writer
+from data import Augment, BatchPlan, Dataset, load_dataset
+from evaluation.predictions import predict_split
+from models import create_model, preprocessing, train_mode
+from training.optimization import Mixer, create_optimizer, create_scheduler
+from training.progress import Interrupted, Signals, TrainingBar
+from training.randomness import seed_epoch
+from training.state import TrainingState
+from training.stopping import reason_to_stop, stopping_target
+
+
+def train(config: Config, *, device: torch.device, resume: bool = False, overwrite: bool = False) -> Run:
+    """Train ``config`` into its run directory. Raises Interrupted on SIGINT and SIGTERM, with everything saved."""
+    precision = select_precision(config.train.amp, device)
+    target = stopping_target(config)
+    if config.train.deterministic:
+        set_deterministic()
+    dataset = load_dataset(config.data, seed=config.data.split_seed)
+    check_fit(config, dataset, target)
+    seed_epoch(config.seed, 0)
+    model = create_model(config, num_classes=len(dataset.class_names)).to(device)
+    optimizer = create_optimizer(model, config, device)
+    # From here on the run's directory changes; what is wrong with the config has shown itself above.
+    run = Run(config.run_directory, config)
+    if distributed.is_main():
+        if run.directory.exists() and overwrite:
+            remove_run(run.directory)
+        if not (resume and is_run(run.directory)):
+            Run.create(run.directory, config, device=device, pretrained=model.pretrained_from)
+    distributed.barrier()
+    trainer = Trainer(run, dataset, model, optimizer, device=device, precision=precision, target=target)
+    if resume:
+        trainer.state.restore()
+    try:
+        trainer.fit()
+    except (torch.OutOfMemoryError, ValueError) as error:
+        if distributed.is_main() and not (run.finished or run.path("last.pt").is_file()):
+            remove_run(run.directory)  # no epoch was finished: once the cause is mended, the same command starts anew
+        if isinstance(error, ValueError):
+            raise
+        size, parts = config.train.batch_size, config.train.grad_accum_steps
+        raise ValueError(
+            f"out of memory on {device} with train.batch_size={size}; try train.grad_accum_steps={2 * parts}, which takes "
+            f"the same steps, or train.batch_size={max(1, size // 2)}"
+        ) from None
+    return run
+
+
+def check_fit(config: Config, dataset: Dataset, target: float | None) -> None:
+    """Refuse what neither the config nor the data alone shows to be impossible."""
+    cfg, processes = config.train, distributed.world_size()
+    if not len(dataset.val) and (target is not None or cfg.patience):
+        raise ValueError("early stopping needs validation images; set data.val_fraction above 0")
+    if cfg.batch_size % (processes * cfg.grad_accum_steps):
+        raise ValueError(
+            f"train.batch_size = {cfg.batch_size} does not divide into {processes} processes x {cfg.grad_accum_steps} "
+            "accumulation steps"
+        )
+
+
+class Trainer:
+    """One run's training loop. Randomness follows from the seed and the epoch's number: see `randomness`."""
+
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: torch.device,
+        precision: str,
+        target: float | None = None,
+    ):
+        self.cfg = cfg = run.config.train
+        self.run, self.dataset, self.model, self.optimizer = run, dataset, model, optimizer
+        self.device, self.precision, self.target = device, precision, target
+        self.watched = ("val", "test") if cfg.log_test else ("val",)  # nothing is chosen by the second
+        self.rank, self.world_size = distributed.rank(), distributed.world_size()
+        self.augment = Augment(run.config.data.augment)
+        self.preprocess = preprocessing(model)
+        self.mixer = Mixer(cfg, len(dataset.class_names)) if cfg.mixup or cfg.cutmix else None
+        self.loss = nn.CrossEntropyLoss(label_smoothing=cfg.smoothing)
+        self.steps_per_epoch = len(self.plan(torch.Generator()))
+        self.scheduler = create_scheduler(optimizer, run.config, steps_per_epoch=self.steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.ema = ModelEmaV3(model, decay=cfg.model_ema_decay, use_warmup=True) if cfg.model_ema else None
+        self.forward = nn.parallel.DistributedDataParallel(model) if self.world_size > 1 else model
+        if should_compile(cfg.compile, device, num_images=cfg.epochs * len(dataset.train)):
+            self.forward = torch.compile(self.forward)
+        self.state = TrainingState(run, dataset, model, optimizer, self.scaler, self.ema)
+        self.writer = scalar_writer(run) if cfg.tensorboard and distributed.is_main() else None
+
+    def fit(self) -> None:
+        """Epochs until there is a reason to stop, then the summary."""
+        stopped_because, log = None, self.state.log
+        with Signals() as self.signals:
+            while not stopped_because:
+                if len(log) == self.cfg.epochs:
+                    stopped_because = "all_epochs_done"
+                    break
+                signal = max(distributed.gather(self.signals.received))
+                if signal:  # in the last step of an epoch, or in validation
+                    raise Interrupted(signal)
+                row = self.train_epoch(len(log))
+                if not math.isfinite(row["train_loss"]):
+                    stopped_because = "non_finite_loss"
+                    log.append(row | {f"{name}_{key}": None for name in self.watched for key in ("loss", "accuracy")})
+                    break
+                row |= self.validate()
+                self.state.end_epoch(row)
+                if self.writer:
+                    for key in row.keys() - {"epoch"}:
+                        self.writer.add_scalar(key, math.nan if row[key] is None else row[key], row["epoch"])
+                stopped_because = reason_to_stop(log, self.cfg, self.target)
+        facts = {"precision": self.precision, "processes": self.world_size, "target": self.target}
+        self.state.summarize(stopped_because, steps_per_epoch=self.steps_per_epoch, **facts)
+        if self.writer:
+            self.writer.close()
+        if self.signals.received:  # in the last epoch: this run is done, but the configs after it are not wanted
+            raise Interrupted(self.signals.received)
+        if stopped_because == "non_finite_loss":
+            remedy = ", or set train.amp=bf16" if self.precision == "fp16" else ""
+            raise ValueError(
+                f"{self.run.directory}: the loss is not finite in epoch {row['epoch']} (lr {row['lr']:.2g}, "
+                f"{self.precision}); lower train.lr or lengthen train.warmup_epochs{remedy}"
+            )
+
+    def plan(self, order: torch.Generator) -> list[BatchPlan]:
+        """The batches of an epoch, the same on every rank."""
+        repeats = self.run.config.data.augment.aug_repeats
+        return self.dataset.train.plan(self.cfg.batch_size, order, repeats=repeats, smallest=max(2, self.world_size))
+
+    def train_epoch(self, epoch: int) -> dict:
+        """One pass over the training images, or the rest of one -> its row of the log."""
+        order, generator = seed_epoch(self.run.config.seed, epoch, self.rank)
+        plan = self.plan(order)
+        first, before, sums = self.state.take_progress(generator, self.device)  # sums: loss, hits, images
+        start = time.perf_counter() - before
+        train_mode(self.model)
+        batches = self.dataset.train.load([s.part(self.rank, self.world_size) for s in plan[first:]], self.device)
+        with TrainingBar(f"epoch {epoch + 1}/{self.cfg.epochs}", plan, first, visible=distributed.is_main()) as bar:
+            for step, (images, labels) in enumerate(batches, first):
+                since_start = epoch * self.steps_per_epoch + step
+                self.scheduler.step_update(since_start if self.cfg.sched_on_updates else epoch * self.steps_per_epoch)
+                self.state.learning_rates.append(max(group["lr"] for group in self.optimizer.param_groups))
+                sums += self.train_step(images, labels, len(plan[step].indices), generator)
+                if self.ema:
+                    self.ema.update(self.model, step=since_start)
+                bar.advance()
+                # Looking at the sums waits for the device, and ranks must look at the same steps: now and then will do.
+                looks = bar.is_due() if self.world_size == 1 else step % 20 == 19
+                finite, signal = True, self.signals.received if self.world_size == 1 else 0
+                if looks:  # all ranks act on what any of them sees
+                    told = distributed.gather((bar.show(sums), self.signals.received))
+                    finite, signal = all(fine for fine, _ in told), max(number for _, number in told)
+                if not finite:
+                    break
+                every = self.cfg.checkpoint_every_steps
+                if step + 1 < len(plan) and (signal or (every and (step + 1) % every == 0)):
+                    self.state.save_progress(step + 1, time.perf_counter() - start, sums, generator)
+                    if signal:
+                        raise Interrupted(signal)
+            bar.show(sums)
+        loss_sum, hits, images_seen = sum(distributed.gather(sums.cpu().double())).tolist()
+        seconds = time.perf_counter() - start
+        return {
+            "epoch": epoch + 1,
+            "lr": self.state.learning_rates[-1],
+            "train_loss": loss_sum / images_seen,
+            "train_accuracy": hits / images_seen,
+            "seconds": seconds,
+            "images_per_second": images_seen / seconds,
+        }
+
+    def train_step(self, images: Tensor, labels: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+        """One optimizer step on this rank's part (uint8 b 3 H W, int64 b) of a batch; sums of loss, hits, images."""
+        inputs = self.augment.erase(self.preprocess(self.augment(images, generator)), generator)
+        targets = labels
+        if self.mixer:
+            inputs, targets = self.mixer(inputs, labels)
+        sums = torch.zeros(3, device=self.device)
+        for chunk, target, label in zip(*(x.chunk(self.cfg.grad_accum_steps) for x in (inputs, targets, labels))):
+            with autocast(self.device, self.precision):
+                logits = self.forward(chunk)
+                loss = self.loss(logits, target)
+            # The gradient is that of the mean over the whole batch; DistributedDataParallel divides by the ranks.
+            self.scaler.scale(loss * len(chunk) * self.world_size / batch_size).backward()
+            hits = (logits.detach().argmax(dim=1) == label).sum()
+            sums += torch.stack([loss.detach() * len(chunk), hits, torch.full_like(hits, len(chunk))])
+        if self.cfg.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        return sums
+
+    def validate(self) -> dict:
+        """Loss and accuracy on the splits that are watched; null where nothing is held out."""
+        row = {}
+        for name in self.watched:
+            row |= {f"{name}_loss": None, f"{name}_accuracy": None}
+            if len(self.dataset.split(name)):
+                predictions = predict_split(
+                    self.state.evaluated,
+                    self.dataset.split(name),
+                    batch_size=self.run.config.evaluate.batch_size,
+                    device=self.device,
+                    precision=self.precision,
+                )
+                row |= {f"{name}_loss": predictions.loss, f"{name}_accuracy": predictions.accuracy}
+        return row
