@@ -6,7 +6,6 @@ Two ways in, one interface. *Resident*: all pixels are one uint8 tensor on the d
 Legend: B images in a batch, N images in a split, H W height and width in pixels; images are RGB, channels first.
 """
 
-import difflib
 import hashlib
 import math
 import os
@@ -19,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.config import DataConfig
+from common.console import did_you_mean
 from images.augmentation import Augment, random_crops
 from images.preprocessing import Preprocess, crop_and_resize
 from images.sources import DATASETS, Photos, Pixels, Source
@@ -205,9 +205,8 @@ def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
     Raises ValueError for an unknown dataset, unreadable or missing data, and classes too small to be split.
     """
     if cfg.dataset not in DATASETS:
-        nearest = difflib.get_close_matches(cfg.dataset, DATASETS, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ValueError(f"data.dataset = {cfg.dataset!r} is unknown; {hint}known: {', '.join(DATASETS)}")
+        hint = did_you_mean(cfg.dataset, DATASETS)
+        raise ValueError(f"data.dataset = {cfg.dataset!r} is unknown{hint}; known: {', '.join(DATASETS)}")
     sources, class_names = DATASETS[cfg.dataset](cfg)
     if len(class_names) < 2:
         raise ValueError(f"{cfg.root} has one class only ({class_names[0]}); a classifier needs at least two")

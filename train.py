@@ -12,27 +12,30 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from common import distributed
 from common.config_files import describe_keys, load_config
 from common.console import print_result, print_table, run_script
-from common.devices import (
-    keep_freed_memory,
-    select_device,
-)
-from common.runs import Run, check_directory
-from models import resolve_image_size
-from training.progress import Interrupted
-from training.trainer import train
+from common.runs import Run, check_directory, check_unchanged
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    configs = [resolve_image_size(load_config(path, args.overrides)) for path in args.configs]
+    configs = [load_config(path, args.overrides) for path in args.configs]
     directories = [config.run_directory for config in configs]
     for config in configs:
         if directories.count(config.run_directory) > 1:
             raise ValueError(f"two of the configs write to {config.run_directory}; give each a name of its own")
         check_directory(config, resume=args.resume, overwrite=args.overwrite)
+    # What is wrong so far was said at once; torch and its like take seconds to import.
+    from common import distributed
+    from common.devices import keep_freed_memory, select_device
+    from models import resolve_image_size
+    from training.progress import Interrupted
+    from training.trainer import train
+
+    configs = [resolve_image_size(config) for config in configs]
+    if args.resume:
+        for config in configs:
+            check_unchanged(config)
     keep_freed_memory()
     with distributed.process_group(select_device(args.device)) as device:
         for config in configs:
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
                 sys.exit(stop.exit_code)
             if distributed.is_main():
-                report(run)
+                print_summary(run)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -72,7 +75,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def report(run: Run) -> None:
+def print_summary(run: Run) -> None:
     """The short table at the end."""
     result = run.read_json("train.json")
     accuracy, params = result["val_accuracy"], result["params"]

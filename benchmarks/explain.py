@@ -75,8 +75,8 @@ def ours(model, layer: MapLayer, images, targets, method: str, precision: str, c
     parts = []
     for start in range(0, len(images), batch):
         part, chosen = images[start : start + batch], targets[start : start + batch]
-        options = dict(context=lambda: autocast(images.device, precision), channels=channels, faults={})
-        parts.append(heat_maps(model, layer.module, layer.to_maps, part, chosen, method=method, **options))
+        options = dict(context=lambda: autocast(images.device, precision), channels=channels)
+        parts.append(heat_maps(model, layer, part, chosen, method=method, **options)[0])
     return np.concatenate(parts)
 
 

@@ -23,8 +23,9 @@ from tqdm import tqdm
 from common.config import Config
 from common.console import print_table
 from common.intervals import mean_interval
-from explanation.attribution import METHODS, heat_maps
+from explanation.attribution import heat_maps
 from explanation.layers import map_layer
+from explanation.methods import METHODS
 from explanation.quality.faithfulness import centre_map, random_maps
 from explanation.quality.form import energy_inside, pointing_game
 from models import create_model
@@ -126,10 +127,8 @@ def score_model(name: str, args: argparse.Namespace) -> dict:
 def explain(model: nn.Module, layer, images: Tensor, labels: Tensor, method: str) -> np.ndarray:
     parts = []
     for batch, targets in zip(images.split(100), labels.split(100)):
-        found = heat_maps(
-            model, layer.module, layer.to_maps, batch, targets.tolist(), method=method, layer_name=layer.name, faults={}
-        )
-        parts.append(np.nan_to_num(found))
+        maps, _ = heat_maps(model, layer, batch, targets.tolist(), method=method)
+        parts.append(np.nan_to_num(maps))
     return np.concatenate(parts)
 
 

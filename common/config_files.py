@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from common.config import Config
+from common.console import did_you_mean
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -152,10 +153,7 @@ def _nearest_key(key: str, known: dict[str, str]) -> str:
 
 
 def _nearby_configs(path: Path) -> str:
-    if not path.parent.is_dir():
-        return ""
-    nearest = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-    return f"; did you mean {path.parent / nearest[0]}?" if nearest else ""
+    return did_you_mean(str(path), [str(other) for other in path.parent.glob("*.yaml")])
 
 
 def _flatten(values: dict, prefix: str = "") -> dict[str, Any]:

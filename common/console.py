@@ -1,5 +1,6 @@
 """What the scripts share at the command line: errors without tracebacks, short tables, a result for machines."""
 
+import difflib
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,12 @@ def run_script(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:
+    """``" (did you mean a or b?)"`` with at most ``count`` of the known names that are spelt almost so, or nothing."""
+    nearest = difflib.get_close_matches(name, list(known), n=count, cutoff=cutoff)
+    return f" (did you mean {' or '.join(nearest)}?)" if nearest else ""
 
 
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str] = ()) -> None:

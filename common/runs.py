@@ -4,6 +4,8 @@
 beside their place and renamed, so that a reader, or a crash, never meets half a file.
 """
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import json
@@ -16,13 +18,14 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any
 
 from common.config import Config
 from common.config_files import differing_keys, load_config
+
+if TYPE_CHECKING:  # these take seconds to import, and a wrong argument should be answered at once
+    import numpy as np
+    import torch
 
 LOG_COLUMNS = (
     "epoch",
@@ -72,6 +75,8 @@ class Folder:
         return self.write(name, figure.savefig)
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> Path:
+        import numpy as np
+
         return self.write(name, lambda path: np.savez_compressed(path, **arrays))
 
 
@@ -85,7 +90,7 @@ class Run(Folder):
     @classmethod
     def create(
         cls, directory: str | Path, config: Config, *, device: torch.device, pretrained: dict | None = None
-    ) -> "Run":
+    ) -> Run:
         """Make the directory with ``config.yaml`` and ``environment.json``; ``pretrained``: where the weights come from."""
         run = cls(directory, config)
         run.save_text("config.yaml", config.to_yaml())
@@ -93,7 +98,7 @@ class Run(Folder):
         return run
 
     @classmethod
-    def open(cls, directory: str | Path) -> "Run":
+    def open(cls, directory: str | Path) -> Run:
         """Find an existing run. Raises ValueError if ``directory`` is not one."""
         directory = Path(directory)
         if not directory.is_dir():
@@ -105,7 +110,7 @@ class Run(Folder):
         return cls(directory, load_config(directory / "config.yaml"))
 
     @classmethod
-    def open_finished(cls, directory: str | Path) -> "Run":
+    def open_finished(cls, directory: str | Path) -> Run:
         """Find a run for the stages after training. Raises ValueError if its training has not come to its end."""
         run = cls.open(directory)
         if not run.finished:
@@ -129,6 +134,8 @@ class Run(Folder):
 
     def load_arrays(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """Arrays of an ``.npz`` file. Raises ValueError if it is missing, damaged, or lacks one of the keys."""
+        import numpy as np
+
         path = self.path(name)
         if not path.is_file():
             raise ValueError(f"{path} does not exist yet; make it with: python evaluate.py {self.directory}")
@@ -160,9 +167,13 @@ class Run(Folder):
 
     def save_checkpoint(self, name: str, values: dict) -> Path:
         """Tensors and plain values only, so that ``torch.load(weights_only=True)`` opens the file."""
+        import torch
+
         return self.write(name, lambda path: torch.save(values, path))
 
     def load_checkpoint(self, name: str) -> dict:
+        import torch
+
         path = self.path(name)
         if not path.is_file():
             raise ValueError(f"{self.directory} has no {name}; train it with train.py first")
@@ -184,6 +195,25 @@ def scalar_writer(run: Run):
     return SummaryWriter(str(run.path("tensorboard")))
 
 
+def open_runs(directories: Sequence[Path], output: Path | None) -> list[Run]:
+    """The finished runs in ``directories``, each once, for a comparison in ``output``.
+
+    Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
+    of a single run.
+    """
+    runs: dict[str, Run] = {}
+    for directory in {path.resolve(): path for path in directories}.values():
+        run = Run.open_finished(directory)
+        other = runs.setdefault(run.config.name, run)
+        if other is not run:
+            raise ValueError(
+                f"{other.directory} and {directory} are both named {run.config.name}; edit name in one's config.yaml"
+            )
+    if output and len(runs) == 1:
+        raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
+    return list(runs.values())
+
+
 def comparison_folder(runs: Sequence[Run], output: Path | None, suffix: str = "") -> Folder:
     """Where results over several runs go: ``output``, or a folder of their names and ``suffix`` below ``comparisons``."""
     if output is not None:
@@ -200,7 +230,7 @@ def is_run(directory: Path) -> bool:
 
 
 def check_directory(config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Refuse, before any training, to touch what must not be touched."""
+    """Refuse, before anything is imported that takes long, to touch what must not be touched."""
     directory = config.run_directory
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return
@@ -210,7 +240,12 @@ def check_directory(config: Config, *, resume: bool, overwrite: bool) -> None:
         finished = (directory / "train.json").is_file()
         state = "is finished; pass" if finished else "holds an unfinished run; pass --resume to go on,"
         raise ValueError(f"{directory} {state} --overwrite to replace it, or name=... for another")
-    changed = differing_keys(load_config(directory / "config.yaml"), config) if resume else []
+
+
+def check_unchanged(config: Config) -> None:
+    """Refuse to resume a run with another config; ``data.image_size`` is set."""
+    directory = config.run_directory
+    changed = differing_keys(load_config(directory / "config.yaml"), config) if is_run(directory) else []
     if changed:
         raise ValueError(f"{directory} cannot be resumed with another config ({'; '.join(changed)}); see --overwrite")
 
@@ -224,6 +259,8 @@ def remove_run(directory: Path) -> None:
 
 def describe_environment(device: torch.device) -> dict:
     """What a number depends on beside its config: versions, commit, device, command."""
+    import torch
+
     versions = {}
     for package in PACKAGES:
         try:
@@ -263,6 +300,6 @@ def _git(*arguments: str) -> str | None:
 
 def _plain(value: Any) -> Any:
     """numpy values -> JSON's."""
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} does not go into JSON")

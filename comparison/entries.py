@@ -6,7 +6,6 @@ Runs that differ in nothing but their seed count as one model.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
-from pathlib import Path
 
 from common.config_files import differing_values
 from common.runs import Run
@@ -26,25 +25,6 @@ class Entry:
     predictions: Predictions
     class_names: list[str]
     corruptions: dict | None
-
-
-def open_runs(directories: Sequence[Path], output: Path | None) -> list[Run]:
-    """The finished runs in ``directories``, each once, for a comparison in ``output``.
-
-    Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
-    of a single run.
-    """
-    runs: dict[str, Run] = {}
-    for directory in {path.resolve(): path for path in directories}.values():
-        run = Run.open_finished(directory)
-        other = runs.setdefault(run.config.name, run)
-        if other is not run:
-            raise ValueError(
-                f"{other.directory} and {directory} are both named {run.config.name}; edit name in one's config.yaml"
-            )
-    if output and len(runs) == 1:
-        raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
-    return list(runs.values())
 
 
 def read_entry(run: Run, suffix: str) -> Entry:

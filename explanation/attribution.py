@@ -5,7 +5,6 @@ The layout is right and every map is checked.
 Legend: B images, C channels, h w the layer's grid.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -16,96 +15,59 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, FinerWe
 from torch import Tensor, nn
 
 from architectures.kernels import fused_attention
+from explanation import methods
+from explanation.layers import MapLayer
 from explanation.masking import ablation_cam, score_cam
+from explanation.methods import check_method
 from explanation.rollout import attention_rollout, gradient_rollout
-
-LIBRARY = {
-    "gradcam": pytorch_grad_cam.GradCAM,
-    "hirescam": pytorch_grad_cam.HiResCAM,
-    "gradcam++": pytorch_grad_cam.GradCAMPlusPlus,
-    "xgradcam": pytorch_grad_cam.XGradCAM,
-    "layercam": pytorch_grad_cam.LayerCAM,
-    "gradcamelementwise": pytorch_grad_cam.GradCAMElementWise,
-    "finercam": pytorch_grad_cam.GradCAM,  # of another target, see _class_score
-    "eigencam": pytorch_grad_cam.EigenCAM,
-    "eigengradcam": pytorch_grad_cam.EigenGradCAM,
-    "fem": pytorch_grad_cam.FEM,
-}
-ROLLOUTS = ("rollout", "gradrollout")
-METHODS = (*LIBRARY, "scorecam", "ablationcam", *ROLLOUTS)
 
 ROLLOUT_BATCH = 16  # images whose attention matrices are kept at once
 
 REMEDY = "choose another --layer (for transformers the last block's norm1) or a --method such as layercam"
 
 
-def check_method(method: str) -> None:
-    """Raise ValueError, with the nearest names, for a method that does not exist."""
-    if method not in METHODS:
-        nearest = difflib.get_close_matches(method.lower(), METHODS, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ValueError(f"--method {method}: unknown; {hint}known: {', '.join(METHODS)}")
-
-
-def uses_layer(method: str) -> bool:
-    """Whether the method looks at one layer; the rollouts follow attention through all of them."""
-    check_method(method)
-    return method not in ROLLOUTS
-
-
 def heat_maps(
     model: nn.Module,
-    layer: nn.Module | None,
-    to_maps: Callable[[Tensor], Tensor] | None,
+    layer: MapLayer | None,
     images: Tensor,
     targets: Sequence[int],
     *,
     method: str = "gradcam",
-    layer_name: str = "the layer",
-    faults: dict[int, str] | None = None,
     context: Callable[[], AbstractContextManager] = nullcontext,
     channels: int | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, dict[int, str]]:
     """Evidence for one class per image, on the layer's own grid.
 
     Args:
         model: classifier in float32 and evaluation mode; its parameters are frozen by this call.
-        layer: module of the model whose output is looked at; unused, so possibly None, where `uses_layer` is False.
-        to_maps: brings that output to B C h w, as a view of it.
+        layer: where in the model to look; unused, so possibly None, where `methods.uses_layer` is False.
         images: preprocessed float32 B 3 H W, on the model's device.
         targets: the class to explain, one per image.
-        method: one of METHODS.
-        layer_name: for messages.
-        faults: collects what is wrong with which image's map, instead of the error that it otherwise is.
+        method: one of `methods.METHODS`.
         context: in which the model runs, such as autocast; by default none, for maps in float32.
         channels: for scorecam, see `masking.score_cam`.
     Returns:
-        float32 B h w, raw values, negative evidence cut to 0; not rescaled. Rollouts: the grid of the first attention.
+        float32 B h w, raw values, negative evidence cut to 0, not rescaled (rollouts: on the grid of the first attention);
+        and what is wrong with which image's map: not finite, blank, the same everywhere, on a grid of one cell.
     Raises:
-        ValueError: unknown method; a map without gradient, not finite, blank, or the same everywhere; a rollout of a model
+        ValueError: unknown method; a layer that the gradient of the class score does not reach; a rollout of a model
             without attention.
     """
     check_method(method)
     if channels is not None and method != "scorecam":
         raise ValueError(f"the number of channels is an option of scorecam, not of {method}")
-    place = f"{method} at {layer_name}" if uses_layer(method) else method
     model.requires_grad_(False)
     with fused_attention(model):  # the rollouts switch it off themselves
-        if method in LIBRARY:
-            maps = _library_maps(model, layer, to_maps, images, targets, method, place, context)
+        if method in methods.LIBRARY:
+            maps = _library_maps(model, layer, images, targets, method, context)
         else:
-            maps = _own_maps(model, layer, to_maps, images, targets, method, context, channels)
+            maps = _own_maps(model, layer, images, targets, method, context, channels)
     maps = np.maximum(maps, 0).astype(np.float32)
-    for i, map_ in enumerate(maps):
-        fault = _find_fault(map_)
-        if fault and faults is None:
-            raise ValueError(f"{place}: {fault}; {REMEDY}")
-        if fault:
-            faults[i] = fault
-    return maps
+    faults = {i: _find_fault(map_) for i, map_ in enumerate(maps)}
+    return maps, {i: fault for i, fault in faults.items() if fault}
 
 
-def _own_maps(model, layer, to_maps, images, targets, method, context, channels) -> np.ndarray:
+def _own_maps(model, layer, images, targets, method, context, channels) -> np.ndarray:
     if method == "gradrollout":
         parts = zip(images.split(ROLLOUT_BATCH), torch.tensor(list(targets)).split(ROLLOUT_BATCH))
         maps = [gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts]
@@ -114,16 +76,19 @@ def _own_maps(model, layer, to_maps, images, targets, method, context, channels)
         if method == "rollout":
             maps = torch.cat([attention_rollout(model, x, context=context) for x in images.split(ROLLOUT_BATCH)])
         elif method == "scorecam":
-            maps = score_cam(model, layer, to_maps, images, targets, context=context, channels=channels)
+            maps = score_cam(model, layer, images, targets, context=context, channels=channels)
         else:
-            maps = ablation_cam(model, layer, to_maps, images, targets, context=context)
+            maps = ablation_cam(model, layer, images, targets, context=context)
     return maps.cpu().numpy()
 
 
-def _library_maps(model, layer, to_maps, images, targets, method, place, context) -> np.ndarray:
-    start = layer.register_forward_hook(_start_graph)  # before grad-cam's own hooks, which then see its output
+def _library_maps(model, layer, images, targets, method, context) -> np.ndarray:
+    place = f"{method} at {layer.name}"
+    start = layer.module.register_forward_hook(_start_graph)  # before grad-cam's own hooks, which then see its output
+    library_class = getattr(pytorch_grad_cam, methods.LIBRARY[method])
     # A clone, since a layer that works in place (ReLU) may follow.
-    cam = _raw_maps(LIBRARY[method])(model, [layer], reshape_transform=lambda x: to_maps(x).float().clone())
+    to_maps = lambda output: layer.to_maps(output).float().clone()  # noqa: E731
+    cam = _raw_maps(library_class)(model, [layer.module], reshape_transform=to_maps)
     try:
         with context():
             maps = cam(images, [_class_score(target, method, place) for target in targets])

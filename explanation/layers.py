@@ -1,6 +1,5 @@
 """Where in a model a heat map can be taken, and how a layer's output becomes one."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.console import did_you_mean
 from models import input_spec
 
 
@@ -31,9 +31,8 @@ def map_layer(model: nn.Module, name: str | None = None) -> MapLayer:
     """
     modules = dict(model.named_modules())
     if name is not None and name not in modules:
-        nearest = difflib.get_close_matches(name, modules, n=3, cutoff=0.4)
-        hint = f"nearest: {', '.join(nearest) or 'none'}; --list-layers shows all"
-        raise ValueError(f"--layer {name}: the model has no such layer; {hint}")
+        hint = did_you_mean(name, modules, count=3, cutoff=0.4)
+        raise ValueError(f"--layer {name}: the model has no such layer{hint}; --list-layers shows all")
     shapes = _output_shapes(model)
     for candidate in [name] if name else reversed(_default_map_layers(model)):
         layer = _describe_layer(model, candidate, shapes.get(candidate))

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from common.devices import autocast
 from common.runs import Run
-from explanation.attribution import heat_maps, uses_layer
+from explanation.attribution import heat_maps
 from explanation.layers import MapLayer, map_layer
+from explanation.methods import uses_layer
 from explanation.pictures import Picture
 from models import preprocessing
 
@@ -104,16 +105,13 @@ def explain(
     with tqdm(total=len(pictures), desc=method, unit=" maps", leave=False) as bar:
         for start in range(0, len(pictures), step):
             batch, chosen = pictures[start : start + step], targets[start : start + step]
-            begin, faults = time.perf_counter(), {}
-            maps = heat_maps(
+            begin = time.perf_counter()
+            maps, faults = heat_maps(
                 model,
-                layer and layer.module,
-                layer and layer.to_maps,
+                layer,
                 preprocess(torch.stack([picture.pixels for picture in batch]).to(device)),
                 chosen,
                 method=method,
-                layer_name=layer.name if layer else "no layer",
-                faults=faults,
                 context=lambda: autocast(device, precision),
                 channels=channels,
             )
@@ -127,7 +125,7 @@ def explain(
 
 
 def find_remedy(model: nn.Module, method: str, layer: MapLayer | None, faulty: Explanation) -> str:
-    """What to ask for instead of a map that says nothing: the first of a few that works on this very picture."""
+    """What to ask for instead of an unusable map: the first of a few that works on this very picture."""
     layers = {default.name: default for default in ([map_layer(model)] + [layer] * bool(layer))}
     tried = [(m, x) for m in (method, "layercam", "hirescam", "gradcamelementwise") for x in layers.values()]
     if not uses_layer(method):

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from explanation.layers import MapLayer
+
 BATCH = {"cpu": 16, "cuda": 128}  # masked images in one pass
 
 
 def score_cam(
     model: nn.Module,
-    layer: nn.Module,
-    to_maps: Callable[[Tensor], Tensor],
+    layer: MapLayer,
     images: Tensor,
     targets: Sequence[int],
     *,
@@ -35,7 +36,7 @@ def score_cam(
         channels: measure only so many channels of each image, those that vary most over the grid; the others get the
             mean of the measured scores. Faster, and not the same map.
     """
-    activations = _activations(model, layer, to_maps, images)  # B C h w
+    activations = _activations(model, layer, images)  # B C h w
     maps = []
     for image, activation, target in zip(images, activations, targets):
         strongest = activation.flatten(1).std(dim=1).argsort(descending=True)[:channels]
@@ -55,8 +56,7 @@ def score_cam(
 
 def ablation_cam(
     model: nn.Module,
-    layer: nn.Module,
-    to_maps: Callable[[Tensor], Tensor],
+    layer: MapLayer,
     images: Tensor,
     targets: Sequence[int],
     *,
@@ -67,12 +67,12 @@ def ablation_cam(
     An ablated channel is 0 everywhere, as in the paper, and the loss is relative to the size of the score, whatever its
     sign. (grad-cam sets channels of layers without ReLU to -10^7 instead, and flips the map where a score is negative.)
     """
-    activations = _activations(model, layer, to_maps, images)  # B C h w
+    activations = _activations(model, layer, images)  # B C h w
     maps = []
     for image, activation, target in zip(images, activations, targets):
         scores = []
         for part in torch.arange(-1, len(activation), device=images.device).split(BATCH[images.device.type]):
-            with context(), _without_channels(layer, to_maps, part):
+            with context(), _without_channels(layer, part):
                 logits = model(image.expand(len(part), -1, -1, -1))
             scores.append(logits[:, target].float())
         original, *_ = scores = torch.cat(scores)
@@ -80,9 +80,11 @@ def ablation_cam(
     return torch.stack(maps)
 
 
-def _activations(model: nn.Module, layer: nn.Module, to_maps: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _activations(model: nn.Module, layer: MapLayer, images: Tensor) -> Tensor:
     kept = []
-    handle = layer.register_forward_hook(lambda module, args, output: kept.append(to_maps(output).float().clone()))
+    handle = layer.module.register_forward_hook(
+        lambda module, args, output: kept.append(layer.to_maps(output).float().clone())
+    )
     try:
         model(images)
     finally:
@@ -91,18 +93,18 @@ def _activations(model: nn.Module, layer: nn.Module, to_maps: Callable[[Tensor],
 
 
 @contextmanager
-def _without_channels(layer: nn.Module, to_maps: Callable[[Tensor], Tensor], channels: Tensor):
+def _without_channels(layer: MapLayer, channels: Tensor):
     """The i-th image of a batch goes without ``channels[i]`` of the layer; -1 takes nothing away."""
 
     def ablate(module, args, output):
         output = output.clone()
-        maps = to_maps(output)  # a view
+        maps = layer.to_maps(output)  # a view
         for i, channel in enumerate(channels.tolist()):
             if channel >= 0:
                 maps[i, channel] = 0
         return output
 
-    handle = layer.register_forward_hook(ablate)
+    handle = layer.module.register_forward_hook(ablate)
     try:
         yield
     finally:

@@ -141,7 +141,7 @@ def test_gradcam_arguments(fails, vit_run, tmp_path):
     assert "has 180 images" in fails(gradcam.main, vit_run, "--random", 181)
     assert "one image of each class" in fails(gradcam.main, vit_run, "--per-class", 0)
     assert "classes: 0, 1, 2" in fails(gradcam.main, vit_run, "--random", 1, "--target", "cat")
-    assert "nearest: blocks.0.norm" in fails(gradcam.main, vit_run, "--random", 1, "--layer", "blocks.0.norm")
+    assert "did you mean blocks.0.norm" in fails(gradcam.main, vit_run, "--random", 1, "--layer", "blocks.0.norm")
     assert "no such image file" in fails(gradcam.main, vit_run, "--image", tmp_path / "none.jpg")
     (tmp_path / "text.jpg").write_text("text")
     assert "not a readable image" in fails(gradcam.main, vit_run, "--image", tmp_path / "text.jpg")

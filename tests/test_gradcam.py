@@ -7,6 +7,7 @@ from PIL import Image
 import gradcam
 from common.runs import Run
 from data import Preprocess, load_dataset
+from explanation import tasks
 from explanation.attribution import heat_maps
 from explanation.layers import map_layer
 from explanation.maps import Explanation, MapSet
@@ -58,7 +59,7 @@ def test_the_written_map_is_that_of_the_image_and_the_class(vit_run):
     spec, layer = input_spec(model), map_layer(model)
     split = load_dataset(run.config.data, seed=0).test
     images = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation)(split.image(7)[None])
-    np.testing.assert_allclose(map_, heat_maps(model, layer.module, layer.to_maps, images, [3])[0], rtol=1e-5)
+    np.testing.assert_allclose(map_, heat_maps(model, layer, images, [3])[0][0], rtol=1e-5)
     assert values["target"] == "3" and values["label"] == str(int(split.labels[7]))
     assert values["probability"] == pytest.approx(model(images).softmax(1)[0, 3].item())
     assert values["statistics"]["max"] == pytest.approx(float(map_.max()))
@@ -87,7 +88,7 @@ def test_several_runs_make_one_grid(family_runs, tmp_path):
 
 
 def test_blank_maps_are_named_after_the_rest_is_written(family_runs, capsys):
-    with pytest.raises(ValueError, match=r"gradcam at blocks\.1: 2 of 2 maps say nothing \(test-0: the map is blank"):
+    with pytest.raises(ValueError, match=r"gradcam at blocks\.1: 2 of 2 maps are unusable \(test-0: the map is blank"):
         gradcam.main([str(family_runs["vit"]), "--index", "0", "1", "--layer", "blocks.1"])
     printed = capsys.readouterr().out
     assert printed.count("the map is blank") == 2 and "grid-gradcam.png" in printed
@@ -102,12 +103,12 @@ def test_some_blank_maps_are_a_warning(capsys):
         ]
         return MapSet(None, ["cat"], "gradcam", None, None, maps, "try another" if any(faults) else None)
 
-    gradcam.report_faults([column(None, None)])
+    tasks.report_faults([column(None, None)])
     assert not capsys.readouterr().err
-    gradcam.report_faults([column(None, None), column(None, "the map is blank")])
-    assert "warning: gradcam: 1 of 2 maps say nothing (test-1: the map is blank); try" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="2 of 2 maps say nothing"):
-        gradcam.report_faults([column(None, "blank"), column("blank", "blank")])
+    tasks.report_faults([column(None, None), column(None, "the map is blank")])
+    assert "warning: gradcam: 1 of 2 maps are unusable (test-1: the map is blank); try" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="2 of 2 maps are unusable"):
+        tasks.report_faults([column(None, "blank"), column("blank", "blank")])
 
 
 def test_a_folder_for_a_comparison_needs_one(vit_run, tmp_path):
@@ -160,7 +161,7 @@ def test_a_layer_is_looked_at_in_the_runs_that_have_it(family_runs, tmp_path, ca
         gradcam.main(
             [runs[0], runs[0] + "/../vit", "--index", "1", "--method", "layercam", "--layer", "layer9", "default"]
         )
-    with pytest.raises(ValueError, match="--layer layer9: the model has no such layer; nearest: layer"):
+    with pytest.raises(ValueError, match=r"--layer layer9: the model has no such layer \(did you mean layer"):
         gradcam.main([runs[1], "--index", "1", "--layer", "layer9", "default"])
 
 
@@ -201,7 +202,7 @@ def test_an_exif_rotation_turns_the_map(vit_run, photo, tmp_path):
 
 def test_the_remedy_for_a_blank_map_works(family_runs, capsys):
     arguments = [str(family_runs["vit"]), "--index", "0"]
-    with pytest.raises(ValueError, match="say nothing") as failure:
+    with pytest.raises(ValueError, match="are unusable") as failure:
         gradcam.main([*arguments, "--layer", "norm"])
     remedy = str(failure.value).split("; ")[-1].removesuffix(" gives one").split()
     assert remedy[0] == "--layer"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_grad_cam
 import timm
 import torch
 from support import TINY_VIT, make_config, write_config
@@ -18,7 +17,7 @@ from torch import nn
 import evaluate
 import gradcam
 import train
-from explanation import attribution
+from explanation import methods
 from explanation.layers import map_layer, map_layers
 from explanation.quality.randomization import layer_groups
 from images import sources
@@ -175,11 +174,11 @@ def test_the_readmes_dataset_is_learned_and_the_same_in_every_process(tmp_path, 
 
 
 def test_the_readmes_cam_method_makes_maps(monkeypatch, vit_run, family_runs):
-    entry = eval("{" + snippet("Add a CAM method") + "}", {"pytorch_grad_cam": pytorch_grad_cam})
+    entry = eval("{" + snippet("Add a CAM method") + "}")
     (name,) = entry
-    assert name not in attribution.LIBRARY
-    monkeypatch.setattr(attribution, "LIBRARY", {**attribution.LIBRARY, **entry})
-    monkeypatch.setattr(attribution, "METHODS", (*attribution.METHODS, name))
+    assert name not in methods.LIBRARY
+    monkeypatch.setattr(methods, "LIBRARY", {**methods.LIBRARY, **entry})
+    monkeypatch.setattr(methods, "METHODS", (*methods.METHODS, name))
     for run in (vit_run, family_runs["swin"], family_runs["resnet"]):
         gradcam.main([str(run), "--index", "1", "--method", name])
         map_ = np.load(run / "gradcam" / f"test-1-{name}.npy")

@@ -1,7 +1,5 @@
 """Optimizer, learning-rate schedule and mixed images."""
 
-import difflib
-
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
@@ -11,6 +9,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 
 from common.config import Config, TrainConfig
+from common.console import did_you_mean
 
 
 def create_optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:
@@ -21,8 +20,8 @@ def create_optimizer(model: nn.Module, config: Config, device: torch.device) -> 
     """
     cfg = config.train
     if cfg.opt not in list_optimizers():
-        nearest = difflib.get_close_matches(cfg.opt, list_optimizers(), n=3)
-        raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm; nearest: {', '.join(nearest) or 'adamw'}")
+        hint = did_you_mean(cfg.opt, list_optimizers(), count=3) or "; the usual one is adamw"
+        raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm{hint}")
     fused = {"fused": True} if device.type == "cuda" and cfg.opt in ("adam", "adamw") else {}
     return create_optimizer_v2(
         model,

@@ -19,8 +19,9 @@ from common.intervals import estimate
 from common.runs import Run, comparison_folder
 from data import Split
 from explanation.attention import record_attention
-from explanation.attribution import check_method, heat_maps
+from explanation.attribution import heat_maps
 from explanation.layers import MapLayer, map_layer
+from explanation.methods import check_method
 from explanation.pictures import load_split, sample_indices
 from explanation.quality import faithfulness as faith
 from explanation.quality import report
@@ -164,22 +165,12 @@ def load(model: nn.Module, split: Split, indices: Sequence[int], device: torch.d
 def explain(
     model: nn.Module, layer: MapLayer, images: Tensor, classes: Tensor, methods: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Each method's maps, float32 B h w on the images' device; one that says nothing is all 0."""
+    """Each method's maps, float32 B h w on the images' device; an unusable one is all 0."""
     maps = {}
     for method in methods:
-        faults: dict[int, str] = {}
-        found = heat_maps(
-            model,
-            layer.module,
-            layer.to_maps,
-            images,
-            classes.tolist(),
-            method=method,
-            layer_name=layer.name,
-            faults=faults,
-        )
-        found[list(faults)] = 0
-        maps[method] = torch.from_numpy(found).to(images.device)
+        values, faults = heat_maps(model, layer, images, classes.tolist(), method=method)
+        values[list(faults)] = 0
+        maps[method] = torch.from_numpy(values).to(images.device)
     return maps
 
 
@@ -205,7 +196,7 @@ def measure(predict: faith.Predict, images: Tensor, maps: Tensor, ties: Tensor) 
 
 
 def describe_maps(maps: Tensor) -> Arrays:
-    """Statistics on the maps' own grid and on the common one; NaN for maps that say nothing."""
+    """Statistics on the maps' own grid and on the common one; NaN for unusable maps."""
     maps = maps.cpu().numpy()
     good, values = maps.max(axis=(1, 2)) > 0, {}
     for grid, on_grid in (("native", maps[good]), ("common", resample(maps[good], COMMON_GRID))):

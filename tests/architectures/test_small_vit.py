@@ -53,7 +53,7 @@ def test_every_parameter_gets_a_gradient_and_every_model_is_explained(switch):
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     layer = map_layer(model)
     assert layer.grid == (4, 4)
-    maps = heat_maps(model, layer.module, layer.to_maps, images(), [0, 1, 2], method="hirescam", faults={})
+    maps, _ = heat_maps(model, layer, images(), [0, 1, 2], method="hirescam")
     assert maps.shape == (3, 4, 4) and maps.std() > 0
     assert attention_rollout(model, images()).shape == (3, 4, 4)
 

@@ -391,7 +391,7 @@ def test_impossible_combinations_are_refused(tmp_path, overrides, part):
 
 
 def test_a_batch_that_the_processes_cannot_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.distributed, "world_size", lambda: 3)
+    monkeypatch.setattr("common.distributed.world_size", lambda: 3)
     with pytest.raises(ValueError, match="128 does not divide into 3 processes x 1"):
         start(tmp_path)
 

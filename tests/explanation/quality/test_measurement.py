@@ -62,9 +62,8 @@ def test_statistics_are_those_of_the_maps(analyzed, family_runs):
     split, values = load_dataset(run.config.data, seed=run.config.data.split_seed).test, []
     for i in measurement.sample_indices(split, 8, 0, option="--analyze"):
         image = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation)(split.image(i)[None])
-        faults = {}
         target = model(image).argmax(1).tolist()
-        map_ = heat_maps(model, layer.module, layer.to_maps, image, target, method="layercam", faults=faults)
+        map_, faults = heat_maps(model, layer, image, target, method="layercam")
         if not faults:
             values.append(map_statistics(map_))
     form = result["maps"]["layercam"]

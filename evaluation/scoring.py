@@ -1,0 +1,126 @@
+"""Evaluate one run: what its model says of a split, what it costs, how it bears corruptions."""
+
+import argparse
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from common import distributed
+from common.devices import autocast, select_precision
+from common.intervals import wilson_interval
+from common.runs import Run
+from data import Split, load_dataset
+from evaluation import figures, metrics
+from evaluation.corruptions import SEVERITIES, by_severity, score_corrupted
+from evaluation.cost import count_parameters, measure_cost, peak_memory_mb
+from evaluation.predictions import FlipAverage, load_predictions, predict_split
+from evaluation.report import MEASURED_KEYS, finish, mistakes_figure, suffix_of, title_of
+from models import apply_tuning, input_spec, restore_model
+
+
+def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
+    """Why a run must be evaluated (again) before it is compared; None: what is there will do."""
+    suffix, weights = suffix_of(args), run.path(f"{args.checkpoint}.pt")
+    files = [run.path(f"metrics{suffix}.json"), run.path(f"predictions{suffix}.npz")]
+    if args.corrupt:
+        files.append(run.path(f"corruptions{suffix}.json"))
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        return "not evaluated yet" if missing[0] == files[0] else f"no {missing[0].name} yet"
+    stale = [path for path in files if weights.is_file() and path.stat().st_mtime < weights.stat().st_mtime]
+    if stale:
+        return f"{stale[0].name} is older than {weights.name}"
+    stored = run.read_json(files[0].name)
+    if any(key not in stored for key in MEASURED_KEYS):
+        return f"{files[0].name} lacks what a comparison needs"
+    if stored["split"] != args.split or stored["checkpoint"] != args.checkpoint:
+        return f"{files[0].name} is of {stored['checkpoint']}.pt and the {stored['split']} split"
+    return None
+
+
+def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason: str | None = None) -> None:
+    """Evaluate one run and write what was found into it."""
+    if reason:
+        print(f"evaluating {run.directory}: {reason}")
+    checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
+    dataset = load_dataset(run.config.data, seed=run.config.data.split_seed)
+    dataset.check_images(checkpoint.get("images", {}))
+    split = dataset.split(args.split)
+    model = restore_model(run.config, checkpoint).to(device)
+    predictor = FlipAverage(model) if args.tta else model
+    precision = select_precision(run.config.train.amp, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    batch_size = run.config.evaluate.batch_size
+    predict = partial(predict_split, predictor, batch_size=batch_size, device=device, precision=precision)
+    predictions, memory = predict(split), peak_memory_mb(device)
+    metrics.check_finite(predictions)  # before anything is written
+    held_out = predict(dataset.val) if args.split == "test" and len(dataset.val) else None
+    corrupted = score_corrupted(partial(predict, split)) if args.corrupt else None
+    if not distributed.is_main():
+        return
+    class_names = checkpoint["class_names"]
+    written = []
+    for part, found in ((split, predictions), (dataset.val, held_out)):
+        if found is not None:
+            arrays = {"logits": found.logits, "labels": found.labels, "indices": part.indices.numpy()}
+            name = f"predictions{suffix_of(args, part.name)}.npz"
+            written.append(run.save_arrays(name, **arrays, class_names=np.array(class_names)))
+    facts = measure(model, predictor, run, split, device, precision) | {
+        "peak_memory_mb": memory,
+        "fingerprint": split.fingerprint(),
+        "train_fingerprint": dataset.train.fingerprint(),
+    }
+    suffix = suffix_of(args)
+    wrong = metrics.most_confidently_wrong(predictions)
+    if len(wrong):
+        title = f"{title_of(run, vars(args))}: most confidently wrong"
+        figure = mistakes_figure(split, predictions, wrong, class_names, title)
+        written.append(run.save_figure(f"figures/mistakes{suffix}.png", figure))
+    if corrupted:
+        values = {"split": args.split, "checkpoint": args.checkpoint, "corruptions": corrupted}
+        written.append(run.save_json(f"corruptions{suffix}.json", values))
+        name = run.config.name
+        figure = figures.accuracy_against_severity(
+            {name: by_severity(corrupted, "accuracy")},
+            SEVERITIES,
+            {name: predictions.accuracy},
+            intervals={name: by_severity(corrupted, "accuracy_ci95")},
+            clean_intervals={name: wilson_interval(predictions.correct.sum(), len(predictions.labels))},
+            title=title_of(run, vars(args)),
+        )
+        written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
+    finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
+
+
+def measure(
+    model: nn.Module, predictor: nn.Module, run: Run, split: Split, device: torch.device, precision: str
+) -> dict:
+    """What the model is and takes, by the names of ``metrics.json``; ``predictor`` is what is timed."""
+    spec = input_spec(model)
+    apply_tuning(model, run.config.model.tune)  # for the count of trainable parameters
+    params, trainable = count_parameters(model)
+    cost = measure_cost(
+        predictor,
+        spec.size,
+        batch_size=min(run.config.evaluate.batch_size, len(split)),
+        seconds=run.config.evaluate.latency_seconds,
+        device=device,
+        context=lambda: autocast(device, precision),
+    )
+    fed = {"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std), "corpus": spec.corpus}
+    return {"params": params, "trainable_params": trainable, **cost, "precision": precision, **fed}
+
+
+def recompute(run: Run, args: argparse.Namespace) -> None:
+    """Every score anew from ``predictions.npz``; what only the model can tell stays as it was measured."""
+    suffix = suffix_of(args)
+    before = run.read_json(f"metrics{suffix}.json")
+    predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
+    held_out, name = None, f"predictions{suffix_of(args, 'val')}.npz"
+    if args.split == "test" and run.path(name).is_file():
+        held_out, _ = load_predictions(run, name)
+    facts = {key: before[key] for key in MEASURED_KEYS if key in before}
+    finish(run, args, before["checkpoint"], predictions, held_out, class_names, facts, [])
