@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = open_runs([made.get(name, Path(name)) for name in args.runs], args.output, args.overrides)
     if args.analyze is not None:
         tasks.analyze(runs, args, device)
+    elif args.similarity is not None:
+        tasks.similarity(runs, args, device)
     elif args.list_layers:
         for run in runs:
             tasks.list_layers(run, args, device)
@@ -65,6 +67,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--random", type=int, metavar="N", help="N random images of the split")
     images.add_argument("--per-class", type=int, metavar="N", help="N random images of each class")
     images.add_argument("--analyze", type=int, metavar="N", help="measure the maps of N random images of the split")
+    images.add_argument("--similarity", type=int, metavar="N", help="how alike the layers of runs see N random images")
     images.add_argument("--list-layers", action="store_true", help="show what --layer can be, and stop")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="where the images come from")
     parser.add_argument("--seed", type=int, default=0, help="of --random, --per-class and --analyze")
@@ -75,6 +78,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--layer", nargs="+", metavar="NAME", help="layers to look at (default: by the architecture)")
     parser.add_argument(
         "--target", nargs="+", metavar="CLASS", help="by name or number; 'label': the true one (default: the predicted)"
+    )
+    parser.add_argument(
+        "--patch", nargs=2, type=int, metavar=("ROW", "COLUMN"), help="attention: where this patch looks, from 0 0"
     )
     parser.add_argument("--shared-scale", action="store_true", help="one colour scale for each row of a grid")
     parser.add_argument(
@@ -106,6 +112,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--analyze explains the predicted class of every image; leave out --target")
     if args.analyze is not None and len(args.layer or []) > 1:
         raise ValueError("--analyze looks at one layer; name one")
+    if args.patch is not None and "attention" not in args.method:
+        raise ValueError(f"--patch {args.patch[0]} {args.patch[1]}: is for --method attention")
     if args.channels is not None and ("scorecam" not in args.method or args.channels < 1):
         raise ValueError(f"--channels {args.channels}: should be at least 1, and is for --method scorecam alone")
 

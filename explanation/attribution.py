@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from architectures.kernels import fused_attention
 from explanation import methods
+from explanation.attention_maps import attention_of
 from explanation.layers import MapLayer
 from explanation.masking import ablation_cam, score_cam
 from explanation.methods import check_method
@@ -35,6 +36,7 @@ def heat_maps(
     method: str = "gradcam",
     context: Callable[[], AbstractContextManager] = nullcontext,
     channels: int | None = None,
+    patch: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Evidence for one class per image, on the layer's own grid.
 
@@ -46,6 +48,7 @@ def heat_maps(
         method: one of `methods.METHODS`.
         context: in which the model runs, such as autocast; by default none, for maps in float32.
         channels: for scorecam, see `masking.score_cam`.
+        patch: for attention, see `attention_maps.attention_of`; the map is the mean over the heads.
     Returns:
         float32 B h w, raw values, negative evidence cut to 0, not rescaled (rollouts: on the grid of the first attention);
         and what is wrong with which image's map: not finite, blank, the same everywhere, on a grid of one cell.
@@ -58,13 +61,21 @@ def heat_maps(
         raise ValueError(f"the number of channels is an option of scorecam, not of {method}")
     model.requires_grad_(False)
     with fused_attention(model):  # the rollouts switch it off themselves
-        if method in methods.LIBRARY:
+        if method == "attention":
+            maps = _attention(model, layer, images, patch, context)
+        elif method in methods.LIBRARY:
             maps = _library_maps(model, layer, images, targets, method, context)
         else:
             maps = _own_maps(model, layer, images, targets, method, context, channels)
     maps = np.maximum(maps, 0).astype(np.float32)
     faults = {i: _find_fault(map_) for i, map_ in enumerate(maps)}
     return maps, {i: fault for i, fault in faults.items() if fault}
+
+
+def _attention(model, layer, images, patch, context) -> np.ndarray:
+    with context(), torch.inference_mode():
+        parts = [attention_of(model, part, layer.name, patch).mean(dim=1) for part in images.split(ROLLOUT_BATCH)]
+    return torch.cat(parts).cpu().numpy()
 
 
 def _own_maps(model, layer, images, targets, method, context, channels) -> np.ndarray:

@@ -19,6 +19,8 @@ from common.plotting import (
     TICK_SIZE,
     colorbar,
     new_figure,
+    panels,
+    run_style,
     shorten,
     show_image,
     text_width,
@@ -137,3 +139,71 @@ def _probability_bars(axes: Axes, names: Sequence[str], percent: Sequence[float]
 def _scale(cams: Sequence[np.ndarray]) -> float:
     """The largest value of the maps; 1 where they are blank, since a colour scale needs a length."""
     return max((float(np.max(cam)) for cam in cams), default=0) or 1.0
+
+
+def head_panels(image: np.ndarray, heads: np.ndarray, *, title: str) -> Figure:
+    """The attention of each head of a layer, and their mean, over one image.
+
+    Args:
+        image: uint8 H W 3.
+        heads: M h w, each on its own scale from 0 to its maximum.
+    """
+    drawn = [("mean of heads", heads.mean(axis=0)), *[(f"head {i + 1}", map_) for i, map_ in enumerate(heads)]]
+    columns = min(len(drawn) + 1, 7)
+    rows = -(-(len(drawn) + 1) // columns)
+    side = 1.5
+    figure = new_figure(columns * side, rows * (side + 0.25), title)
+    first, *others = panels(figure, len(drawn) + 1, columns)
+    show_image(first, image)
+    first.set_title("image", fontsize=TICK_SIZE)
+    for axes, (name, map_) in zip(others, drawn):
+        axes.imshow(map_, cmap=CAM_COLORS, vmin=0, extent=(0, image.shape[1], image.shape[0], 0))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"{name}, max {map_.max():.2g}", fontsize=TICK_SIZE)
+    return figure
+
+
+def similarity_matrices(pairs: Sequence[Mapping], *, title: str) -> Figure:
+    """Similarity of layers, a panel per pair of models; 1 is the same representation.
+
+    Args:
+        pairs: each with ``names`` (of the two models), ``layers`` (names of the rows, of the columns) and ``cka`` (L1 L2).
+    """
+    columns = min(len(pairs), 3)
+    figure = new_figure(3.6 * columns + 0.8, 3.7 * -(-len(pairs) // columns), title)
+    drawn = panels(figure, len(pairs), columns)
+    for axes, pair in zip(drawn, pairs):
+        image = axes.imshow(pair["cka"], cmap="viridis", vmin=0, vmax=1, origin="lower", aspect="auto")
+        for axis, names in ((axes.yaxis, pair["layers"][0]), (axes.xaxis, pair["layers"][1])):
+            shown = sorted({0, len(names) // 2, len(names) - 1})
+            axis.set_ticks(shown, [shorten(names[i], 18) for i in shown])
+        axes.tick_params(labelsize=TICK_SIZE)
+        axes.set_xlabel(f"{wrap(pair['names'][1], 2.8, LABEL_SIZE)}, depth →", fontsize=LABEL_SIZE)
+        axes.set_ylabel(f"{wrap(pair['names'][0], 2.8, LABEL_SIZE)}, depth →", fontsize=LABEL_SIZE)
+    bar = figure.colorbar(image, ax=drawn, fraction=0.05)
+    bar.set_label("linear CKA", fontsize=LABEL_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE)
+    return figure
+
+
+def distance_by_depth(models: Mapping[str, Sequence[Sequence[float]]], *, title: str) -> Figure:
+    """Mean attention distance of every head (points) and of every layer (line) against depth, a colour per model.
+
+    Args:
+        models: name -> for each layer, first to last, its heads' distances as shares of the image's diagonal.
+    """
+    figure = new_figure(6, 3.4, title)
+    axes = figure.subplots()
+    for number, (name, layers) in enumerate(models.items()):
+        style = run_style(number)
+        depth = np.arange(1, len(layers) + 1) / len(layers)
+        axes.plot(depth, [np.mean(heads) for heads in layers], label=shorten(name), **style)
+        for place, heads in zip(depth, layers):
+            axes.plot([place] * len(heads), heads, ".", color=style["color"], alpha=0.4, markersize=4)
+    axes.set(
+        xlabel="depth (share of the layers)", ylabel="mean attention distance\n(share of the diagonal)", ylim=(0, None)
+    )
+    tidy(axes)
+    axes.legend(fontsize=TICK_SIZE, frameon=False)
+    return figure

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from common.devices import autocast
 from common.runs import Run
+from explanation.attention_maps import asked_by, attention_of
 from explanation.attribution import heat_maps
 from explanation.layers import MapLayer, map_layer
 from explanation.methods import uses_layer
@@ -58,6 +59,10 @@ class MapSet:
     explanations: list[Explanation]
     remedy: str | None
     """What to do about its first fault, if it has any."""
+    heads: list[np.ndarray] | None = None
+    """Of method attention: M h w for each picture, every head by itself."""
+    asked_by: str = ""
+    """Of method attention: who looks, in words."""
 
     @property
     def place(self) -> str:
@@ -94,6 +99,7 @@ def explain(
     batch_size: int,
     precision: str = "fp32",
     channels: int | None = None,
+    patch: tuple[int, int] | None = None,
 ) -> list[Explanation]:
     """A heat map for one class of each picture, in batches; see `attribution.heat_maps`.
 
@@ -114,6 +120,7 @@ def explain(
                 method=method,
                 context=lambda: autocast(device, precision),
                 channels=channels,
+                patch=patch,
             )
             seconds = (time.perf_counter() - begin) / len(batch)
             for i, picture in enumerate(batch):
@@ -122,6 +129,16 @@ def explain(
                 explanations.append(Explanation(picture, map_, faults.get(i), *about))
             bar.update(len(batch))
     return explanations
+
+
+def attention_of_heads(
+    model: nn.Module, layer: MapLayer, pictures: Sequence[Picture], patch: tuple[int, int] | None
+) -> dict:
+    """What a MapSet of method attention holds beside the mean over the heads."""
+    preprocess, device = preprocessing(model), next(model.parameters()).device
+    with torch.inference_mode():
+        heads = [attention_of(model, preprocess(p.pixels[None].to(device)), layer.name, patch)[0] for p in pictures]
+    return {"heads": [one.cpu().numpy() for one in heads], "asked_by": asked_by(model, patch)}
 
 
 def find_remedy(model: nn.Module, method: str, layer: MapLayer | None, faulty: Explanation) -> str:

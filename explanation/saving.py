@@ -8,6 +8,7 @@ import numpy as np
 
 from common.console import print_result, print_table
 from common.runs import Run, comparison_folder
+from explanation.figures import head_panels
 from explanation.gallery import caption, grid, overview
 from explanation.maps import Explanation, MapSet
 from explanation.quality.form import map_statistics
@@ -34,6 +35,17 @@ def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
     maps = [column.to_dict() for column in columns]
     result = {"run": str(run.directory), "images": len(columns[0].explanations)}
     print_result(result | (maps[0] if len(maps) == 1 else {"maps": maps}), written)
+
+
+def save_heads(run: Run, columns: list[MapSet]) -> None:
+    """A figure for each picture with a panel for each head of an attention layer."""
+    for column in columns:
+        for explanation, heads in zip(column.explanations, column.heads):
+            picture = explanation.picture
+            title = f"{run.config.name}: where {column.asked_by} looks at {column.layer.name}\n{picture.name}"
+            stem = file_name(f"{picture.name}-attention-{column.layer.name}-{column.asked_by}-heads")
+            image = picture.pixels.permute(1, 2, 0).numpy()  # 3 H W -> H W 3
+            print(f"wrote {run.save_figure(f'gradcam/{stem}.png', head_panels(image, heads, title=title))}")
 
 
 def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace) -> Path:

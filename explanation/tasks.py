@@ -1,18 +1,25 @@
 """What gradcam.py is asked for: maps of pictures, their measurement, the list of layers."""
 
 import argparse
+import itertools
 import sys
 
+import numpy as np
 import torch
+from torch import nn
 
 from common.console import print_result, print_table
-from common.runs import Run
-from explanation.layers import map_layer, map_layers
-from explanation.maps import MapSet, explain, find_remedy, predict_pictures
+from common.runs import Folder, Run, comparison_folder
+from data import load_data_of
+from explanation import figures
+from explanation.attention_maps import attention_layer
+from explanation.layers import MapLayer, map_layer, map_layers
+from explanation.maps import MapSet, attention_of_heads, explain, find_remedy, predict_pictures
 from explanation.methods import uses_layer
-from explanation.pictures import pick_pictures, read_pictures
+from explanation.pictures import pick_pictures, read_pictures, sample_indices
 from explanation.quality import measurement
-from explanation.saving import save_comparison, save_run
+from explanation.saving import save_comparison, save_heads, save_run
+from explanation.similarity import Representations, cka, represent
 from explanation.targets import check_targets, choose_targets
 from models import restore_model
 
@@ -22,10 +29,11 @@ def explain_runs(runs: list[Run], args: argparse.Namespace, device: torch.device
     columns = [column for run in runs for column in explain_run(run, args, device)]
     for run in runs:
         save_run(run, [column for column in columns if column.run is run], args)
+        save_heads(run, [column for column in columns if column.run is run and column.heads])
     if len(runs) > 1:
         save_comparison(runs, columns, args)
     used = {"default", *(column.layer.name for column in columns if column.layer)}
-    unused = [name for name in args.layer or [] if name not in used]
+    unused = [name for name in args.layer or [] if not {name, f"{name}.attn"} & used]
     if unused:
         raise ValueError(f"--layer {unused[0]}: no run has such a layer; --list-layers shows those of each")
     report_faults(columns)
@@ -47,6 +55,59 @@ def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> 
     print_result({"runs": [run.config.name for run in runs], "images": args.analyze}, written)
 
 
+def similarity(runs: list[Run], args: argparse.Namespace, device: torch.device) -> None:
+    """--similarity: CKA between the layers of every two runs (or of a single one with itself), on the same images."""
+    represented, splits = [], []
+    for run in runs:
+        checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
+        model = restore_model(run.config, checkpoint).to(device)
+        splits.append(load_data_of(run.config, checkpoint).split(args.split))
+        if splits[-1].fingerprint() != splits[0].fingerprint():
+            raise ValueError(
+                f"{run.directory} and {runs[0].directory} have different {args.split} images; nothing to compare"
+            )
+        indices = sample_indices(splits[-1], args.similarity, args.seed, option="--similarity")
+        represented.append(represent(model, splits[-1], indices, title=f"layers of {run.config.name}"))
+    names, pairs = [run.config.name for run in runs], []
+    for i, j in itertools.combinations(range(len(runs)), 2) if len(runs) > 1 else [(0, 0)]:
+        matrix = cka(represented[i].grams, represented[j].grams)
+        layers = (represented[i].names, represented[j].names)
+        pairs.append({"names": (names[i], names[j]), "layers": layers, "cka": matrix.tolist()})
+    folder = comparison_folder(runs, args.output) if len(runs) > 1 else Folder(runs[0].path("gradcam"))
+    about = {"images": args.similarity, "split": args.split, "seed": args.seed, "checkpoint": args.checkpoint}
+    title = f"{args.similarity} images of the {args.split} split"
+    written = [
+        folder.save_json(
+            "similarity.json", about | {"pairs": pairs, "attention_distance": _distances(runs, represented)}
+        ),
+        folder.save_figure(
+            "similarity.png", figures.similarity_matrices(pairs, title=f"Similarity of layers on {title}")
+        ),
+    ]
+    shares = {name: list(layers.values()) for name, layers in _distances(runs, represented).items() if layers}
+    if shares:
+        written.append(
+            folder.save_figure(
+                "attention_distance.png", figures.distance_by_depth(shares, title=f"Attention on {title}")
+            )
+        )
+    rows = [(" and ".join(p["names"]), f"{np.max(p['cka']):.3f}", f"{p['cka'][-1][-1]:.3f}") for p in pairs]
+    print_table(rows, header=("runs", "most similar layers (CKA)", "last layers (CKA)"))
+    for name, layers in _distances(runs, represented).items():
+        if not layers:
+            print(f"{name} has no attention over one grid, and no attention distance")
+    print_result({"runs": names, **about}, written)
+
+
+def _distances(runs: list[Run], represented: list[Representations]) -> dict[str, dict[str, list[float]]]:
+    """By run and attention layer, each head's mean distance as a share of the image's diagonal."""
+    diagonals = [float(np.hypot(*run.config.data.size)) for run in runs]
+    return {
+        run.config.name: {name: (heads / diagonal).tolist() for name, heads in one.distances.items()}
+        for run, one, diagonal in zip(runs, represented, diagonals)
+    }
+
+
 def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> list[MapSet]:
     """A column for each method, layer and target; a layer that this run lacks is left to the other runs."""
     checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
@@ -58,7 +119,6 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
         names = [name for name in names if name in modules or name == "default"]
         if not names:
             raise ValueError(f"{run.directory} has none of the layers {', '.join(args.layer)}; add --layer default")
-    layers = [map_layer(model, None if name == "default" else name) for name in names]
     if args.image:
         pictures = read_pictures(run, args.image)
     else:
@@ -68,16 +128,25 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
     probabilities = predict_pictures(model, pictures, batch_size)
     columns = []
     for method in args.method:
-        for layer in layers if uses_layer(method) else [None]:
+        for layer in _layers(model, names, method):
             for target in args.target or [None]:
                 targets = choose_targets(target, class_names, pictures, probabilities)
                 options = dict(method=method, batch_size=batch_size, precision=args.precision)
                 options["channels"] = args.channels if method == "scorecam" else None
+                options["patch"] = args.patch if method == "attention" else None
                 explanations = explain(model, layer, pictures, targets, probabilities, **options)
                 faulty = next((e for e in explanations if e.fault), None)
                 remedy = find_remedy(model, method, layer, faulty) if faulty else None
-                columns.append(MapSet(run, class_names, method, layer, target, explanations, remedy))
+                heads = attention_of_heads(model, layer, pictures, args.patch) if method == "attention" else {}
+                columns.append(MapSet(run, class_names, method, layer, target, explanations, remedy, **heads))
     return columns
+
+
+def _layers(model: nn.Module, names: list[str], method: str) -> list[MapLayer | None]:
+    if not uses_layer(method):
+        return [None]
+    find = attention_layer if method == "attention" else map_layer
+    return [find(model, None if name == "default" else name) for name in names]
 
 
 def report_faults(columns: list[MapSet]) -> None:
