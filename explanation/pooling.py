@@ -13,7 +13,7 @@ class Pooling:
     """What stands between the last block of a model and its classifier."""
 
     kind: str
-    """token (class tokens), mean, attention (timm's 'map'), weights (learned, as in sequence pooling), maximum, or timm's name."""
+    """token (class tokens), mean, attention (timm's 'map'), weights (learned: sequence pooling), maximum, or timm's name."""
     norm_after: bool
     """Whether the last norm comes behind the pooling, so that the mean is taken of tokens that were never normed."""
 
