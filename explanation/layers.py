@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from common.console import did_you_mean
+from explanation.pooling import pooling
 from models import input_spec
 
 
@@ -19,14 +20,15 @@ class MapLayer:
     module: nn.Module
     grid: tuple[int, int]
     to_maps: Callable[[Tensor], Tensor]
+    rule: str = ""
+    """Why this one, where it is the default."""
 
 
-def map_layer(model: nn.Module, name: str | None = None) -> MapLayer:
-    """The layer ``name``, or by default the last one that sees more than one place and still feeds the logits.
+def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradcam") -> MapLayer:
+    """The layer ``name``, or by default the first of `default_layer_names` that sees more than one place.
 
-    Transformers: the ``norm1`` of the last block (behind it, a class token alone reaches the logits, and a map of the
-    patch tokens is blank). Convolutional networks: the last stage. Else: the last of `map_layers` that a gradient reaches.
-    One forward pass on the model's device finds the grid.
+    Where there is none: the last of `map_layers` that a gradient reaches. One forward pass on the model's device finds the
+    grid.
     Raises ValueError for a name that the model lacks (nearest names) or whose output is no map.
     """
     modules = dict(model.named_modules())
@@ -34,13 +36,15 @@ def map_layer(model: nn.Module, name: str | None = None) -> MapLayer:
         hint = did_you_mean(name, modules, count=3, cutoff=0.4)
         raise ValueError(f"--layer {name}: the model has no such layer{hint}; --list-layers shows all")
     shapes = _output_shapes(model)
-    for candidate in [name] if name else reversed(_default_map_layers(model)):
+    candidates, rule = ([name], "") if name else default_layer_names(model, method, shapes)
+    for candidate in candidates:
         layer = _describe_layer(model, candidate, shapes.get(candidate))
         if layer and (name or layer.grid != (1, 1)):
-            return layer
+            return replace(layer, rule=rule)
     listed = [] if name else map_layers(model)
     if listed:
-        return ([layer for layer, reached in listed if reached] or [layer for layer, _ in listed])[-1]
+        last = ([layer for layer, reached in listed if reached] or [layer for layer, _ in listed])[-1]
+        return replace(last, rule="the last layer that keeps places and that a gradient reaches")
     raise ValueError(
         f"--layer {name}: its output {shapes.get(name)} is not a map over the image; --list-layers shows those that are"
         if name
@@ -70,14 +74,24 @@ def map_layers(model: nn.Module) -> list[tuple[MapLayer, bool]]:
     return list(zip(layers, reached or [False] * len(layers)))
 
 
-def _default_map_layers(model: nn.Module) -> list[str]:
-    """Candidates, first to last."""
+def default_layer_names(
+    model: nn.Module, method: str, shapes: dict[str, tuple[int, ...]] | None = None
+) -> tuple[list[str], str]:
+    """Where a map of ``method`` is taken by default: names of layers, best first, and the rule that chose them, in words.
+
+    The one place where this is decided. What the classifier reads is in `pooling`; a layer whose grid is one cell is passed
+    over for the next name. ``shapes``: of the outputs by module, where they are known.
+    """
+    # Of ``a.b.c`` the last part is the kind: a block without attention has no first norm.
     names = [name for name, module in model.named_modules() if not isinstance(module, nn.Identity)]
-    for suffix in (".norm1", ".norm2"):  # a block without attention has no first norm
-        found = [name for name in names if name.endswith(suffix) and "blocks." in name]
-        if found:
-            return found
-    return [info["module"] for info in getattr(model, "feature_info", [])]
+    for suffix in ("norm1", "norm2"):
+        norms = [name for name in names if name.endswith(f".{suffix}") and "blocks." in name]
+        if norms:
+            behind = "behind it the class token alone reaches the classifier"
+            pooled = pooling(model, shapes)
+            reads = behind if pooled.kind == "token" else f"the classifier reads {pooled.words}"
+            return norms[::-1], f"the {suffix} of the last block ({reads})"
+    return [info["module"] for info in getattr(model, "feature_info", [])][::-1], "the last stage"
 
 
 @contextmanager
