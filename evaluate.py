@@ -56,6 +56,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--corrupt", action="store_true", help="accuracy under noise, blur, JPEG and lost contrast, too"
     )
     parser.add_argument(
+        "--embedding", action="store_true", help="features before the classifier: t-SNE, and accuracy of neighbours"
+    )
+    parser.add_argument(
         "--from-predictions", action="store_true", help="recompute all scores from predictions.npz, without the model"
     )
     parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
@@ -63,8 +66,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(words)
     args.overrides = overrides
-    if args.from_predictions and args.corrupt:
-        raise ValueError("--corrupt needs the model; leave out --from-predictions")
+    if args.from_predictions and (args.corrupt or args.embedding):
+        option = "--corrupt" if args.corrupt else "--embedding"
+        raise ValueError(f"{option} needs the model; leave out --from-predictions")
     return args
 
 

@@ -177,7 +177,11 @@ def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
 
 def _own_figures(entries: Sequence[Entry], folder: Folder, suffix: str) -> dict[str, str]:
     """Confusion matrix and accuracy by class of each run, where it has them: path relative to the report -> caption."""
-    kinds = {"confusion_matrix": "Confusion matrix", "per_class_accuracy": "Accuracy by class"}
+    kinds = {
+        "confusion_matrix": "Confusion matrix",
+        "per_class_accuracy": "Accuracy by class",
+        "embedding": "Features before the classifier (t-SNE)",
+    }
     return {
         os.path.relpath(path, folder.directory): f"{kinds[kind]} of {entry.name}."
         for entry in entries

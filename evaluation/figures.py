@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -252,4 +253,30 @@ def accuracy_against_severity(
     for axes in grid[::columns]:
         axes.set_ylabel("accuracy (%)")
     shared_legend(figure)
+    return figure
+
+
+def embedding(
+    places: np.ndarray, labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], *, title: str
+) -> Figure:
+    """Images as points, coloured by their class; those that are taken for another class are marked by a cross.
+
+    Args:
+        places: N 2, of no unit.
+        labels: int N; predicted: int N.
+    """
+    present = np.unique(labels)
+    named = present if len(present) <= 20 else []
+    figure = new_figure(7.2 if len(named) else 5.6, 4.8, title)
+    axes = figure.subplots()
+    colors = colormaps["tab20" if len(present) > 10 else "tab10"]
+    wrong = predicted != labels
+    for number, k in enumerate(present):
+        chosen, color = labels == k, colors(number % colors.N)
+        axes.scatter(*places[chosen & ~wrong].T, s=9, color=color, linewidths=0, label=shorten(class_names[k], 24))
+        axes.scatter(*places[chosen & wrong].T, s=22, color=color, marker="x", linewidths=1)
+    axes.set(xticks=[], yticks=[], aspect="equal")
+    axes.set_xlabel(f"t-SNE; × {wrong.sum():,} of {len(labels):,} are taken for another class", fontsize=LABEL_SIZE)
+    if len(named):
+        figure.legend(loc="outside right upper", fontsize=TICK_SIZE, frameon=False, markerscale=2)
     return figure

@@ -15,6 +15,7 @@ from data import Split, load_data_of
 from evaluation import figures, metrics
 from evaluation.corruptions import SEVERITIES, by_severity, score_corrupted
 from evaluation.cost import count_parameters, measure_cost, peak_memory_mb
+from evaluation.embedding import embed
 from evaluation.predictions import FlipAverage, load_predictions, predict_split
 from evaluation.report import MEASURED_KEYS, finish, mistakes_figure, suffix_of, title_of
 from models import apply_tuning, input_spec, restore_model
@@ -26,6 +27,8 @@ def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
     files = [run.path(f"metrics{suffix}.json"), run.path(f"predictions{suffix}.npz")]
     if args.corrupt:
         files.append(run.path(f"corruptions{suffix}.json"))
+    if args.embedding:
+        files.append(run.path(f"embedding{suffix}.json"))
     missing = [path for path in files if not path.is_file()]
     if missing:
         return "not evaluated yet" if missing[0] == files[0] else f"no {missing[0].name} yet"
@@ -91,6 +94,8 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
             title=title_of(run, vars(args)),
         )
         written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
+    if args.embedding:
+        written += embed(run, model, dataset, args.split, device=device, precision=precision, suffix=suffix)
     finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
 
 

@@ -146,7 +146,7 @@ def head_panels(image: np.ndarray, heads: np.ndarray, *, title: str) -> Figure:
 
     Args:
         image: uint8 H W 3.
-        heads: M h w, each on its own scale from 0 to its maximum.
+        heads: M h w, each on its own scale from 0 to its 98th percentile.
     """
     drawn = [("mean of heads", heads.mean(axis=0)), *[(f"head {i + 1}", map_) for i, map_ in enumerate(heads)]]
     columns = min(len(drawn) + 1, 7)
@@ -157,7 +157,8 @@ def head_panels(image: np.ndarray, heads: np.ndarray, *, title: str) -> Figure:
     show_image(first, image)
     first.set_title("image", fontsize=TICK_SIZE)
     for axes, (name, map_) in zip(others, drawn):
-        axes.imshow(map_, cmap=CAM_COLORS, vmin=0, extent=(0, image.shape[1], image.shape[0], 0))
+        brightest = np.quantile(map_, 0.98) or map_.max()  # a few tokens that all look at would leave the rest black
+        axes.imshow(map_, cmap=CAM_COLORS, vmin=0, vmax=brightest, extent=(0, image.shape[1], image.shape[0], 0))
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(f"{name}, max {map_.max():.2g}", fontsize=TICK_SIZE)

@@ -1,0 +1,104 @@
+"""What the classifier reads: the features before the head, drawn in two dimensions, and how well neighbours predict."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common.devices import autocast
+from common.intervals import wilson_interval
+from common.runs import Run
+from data import Dataset, Split
+from evaluation import figures
+from models import preprocessing
+
+NEIGHBOURS, PERPLEXITY = 20, 30
+MOST_DRAWN, MOST_TRAINED = 2_000, 10_000  # images; beyond, a seeded sample: t-SNE and neighbours grow with the square
+
+
+def embed(
+    run: Run, model: nn.Module, dataset: Dataset, split_name: str, *, device: torch.device, precision: str, suffix: str
+) -> list:
+    """Write ``embedding.json``, ``embedding.npz`` and ``figures/embedding.png`` of a run; returns their paths."""
+    split, size = dataset.split(split_name), run.config.evaluate.batch_size
+    read = lambda part, indices: features(model, part, indices, batch_size=size, device=device, precision=precision)  # noqa: E731
+    indices = sample(len(split), MOST_DRAWN)
+    held_out, logits = read(split, indices)
+    labels, predicted = split.labels[indices].numpy(), logits.argmax(axis=1)
+    about = {"split": split.name, "images": len(indices), "head_accuracy": float((predicted == labels).mean())}
+    if len(dataset.train):
+        seen = sample(len(dataset.train), MOST_TRAINED)
+        about |= neighbours(read(dataset.train, seen)[0], dataset.train.labels[seen].numpy(), held_out, labels)
+    about |= {"perplexity": perplexity(len(indices)), "seed": 0, "features": held_out.shape[1]}
+    places = project(held_out)
+    title = f"{run.config.name}: features of {len(indices):,} images of the {split.name} split"
+    picture = figures.embedding(places, labels, predicted, dataset.class_names, title=title)
+    arrays = {"places": places, "labels": labels, "predicted": predicted, "indices": indices}
+    return [
+        run.save_json(f"embedding{suffix}.json", about),
+        run.save_arrays(f"embedding{suffix}.npz", **arrays),
+        run.save_figure(f"figures/embedding{suffix}.png", picture),
+    ]
+
+
+def sample(count: int, most: int) -> np.ndarray:
+    """Positions of at most so many images, ascending; always the same ones."""
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+def features(
+    model: nn.Module, split: Split, indices: np.ndarray, *, batch_size: int, device: torch.device, precision: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the classifier is given for images of a split, float32 N D, and the logits N K.
+
+    Raises ValueError for a model that does not say which layer its classifier is.
+    """
+    heads = model.get_classifier() if hasattr(model, "get_classifier") else None
+    head = heads[0] if isinstance(heads, tuple | list | nn.ModuleList) else heads
+    if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
+        raise ValueError(
+            f"--embedding: {type(model).__name__} does not say which layer its classifier is (get_classifier)"
+        )
+    given: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda module, args: given.append(args[0].flatten(1).float().cpu()))
+    preprocess, logits = preprocessing(model), []
+    starts = tqdm(range(0, len(indices), batch_size), f"features of {split.name}", unit=" batches", leave=False)
+    try:
+        with torch.inference_mode(), autocast(device, precision):
+            for start in starts:
+                images = torch.stack([split.image(int(i)) for i in indices[start : start + batch_size]])
+                logits.append(model.eval()(preprocess(images.to(device))).float().cpu())
+    finally:
+        handle.remove()
+    return torch.cat(given).numpy(), torch.cat(logits).numpy()
+
+
+def neighbours(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, labels: np.ndarray) -> dict:
+    """Accuracy of the vote of the nearest training images by cosine distance (Wu et al. 2018), with Wilson's interval."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    count = min(NEIGHBOURS, len(train))
+    hits = KNeighborsClassifier(count, metric="cosine").fit(train, train_labels).predict(test) == labels
+    return {
+        "knn_accuracy": float(hits.mean()),
+        "knn_accuracy_ci95": wilson_interval(hits.sum(), len(hits)).tolist(),
+        "neighbours": count,
+        "train_images": len(train),
+    }
+
+
+def perplexity(count: int) -> float:
+    """The usual 30, or what so few images allow."""
+    return float(min(PERPLEXITY, max(1, (count - 1) // 3)))
+
+
+def project(values: np.ndarray) -> np.ndarray:
+    """Features N D -> places N 2 by t-SNE (van der Maaten and Hinton 2008).
+
+    Near stays near; distances between groups mean nothing.
+    """
+    from sklearn.manifold import TSNE
+
+    if len(values) < 4:
+        raise ValueError(f"--embedding: {len(values)} images are too few to be laid out; take at least 4")
+    return TSNE(perplexity=perplexity(len(values)), init="pca", random_state=0).fit_transform(values)
