@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.stats import bootstrap, norm
 
+DRAWS = 4000
+
 
 def wilson_interval(successes: np.ndarray, trials: np.ndarray, confidence: float = 0.95) -> np.ndarray:
     """Score interval of a proportion (Wilson 1927).
@@ -57,3 +59,45 @@ def estimate(values: np.ndarray) -> dict:
         return {"mean": None, "ci95": None, "images": 0}
     mean, interval = mean_interval(values)
     return {"mean": float(mean), "ci95": interval.tolist(), "images": len(values)}
+
+
+class Family:
+    """Several differences judged together: how small the smallest of their p-values is when nothing differs (max-T).
+
+    Intervals at `level` hold all true differences at once, and a p-value of `adjust` is below the level just where such an
+    interval leaves out 0 (Westfall and Young 1993).
+    """
+
+    def __init__(self, smallest: np.ndarray | None, count: int):
+        """``smallest``: draws of the smallest p-value among ``count`` differences; None for a single one."""
+        self.count, self._smallest = count, None if smallest is None else np.sort(smallest)
+
+    @classmethod
+    def normal(cls, covariance: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> "Family":
+        """Of m normal differences with this covariance, m m, on any scale; those without variance count for nothing."""
+        covariance = np.atleast_2d(np.asarray(covariance, float))
+        if len(covariance) == 1:
+            return cls(None, 1)
+        drawn = normal_draws(covariance, draws, np.random.default_rng(seed))
+        sd = np.sqrt(np.diag(covariance))
+        return cls(2 * norm.sf(np.abs(drawn / np.where(sd > 0, sd, np.inf)).max(axis=1)), len(covariance))
+
+    def level(self, level: float = 0.05) -> float:
+        """The level of each single interval at which all of them hold with ``1 - level``."""
+        if self._smallest is None:
+            return level
+        return float(self._smallest[int(np.ceil(level * len(self._smallest))) - 1])
+
+    def adjust(self, p: float) -> float:
+        """The p-value of one difference by itself -> that among all of them."""
+        if self._smallest is None:
+            return float(p)
+        share = float(np.mean(self._smallest <= p))
+        # Beyond what the draws can tell: not below its own p-value, not above Bonferroni's.
+        return max(float(p), min(share, self.count * float(p))) if share < 2 / len(self._smallest) else share
+
+
+def normal_draws(covariance: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
+    """draws m, of mean 0 and covariance m m, which may be singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    return random.standard_normal((draws, len(covariance))) @ (vectors * np.sqrt(np.clip(values, 0, None))).T

@@ -1,124 +1,252 @@
-"""What a number is worth: intervals, and paired tests of two models on the same images."""
+"""Which differences between models are real: one interval for each, and the verdict whether it leaves out 0.
 
+Sentence, interval and p-value come from one statistic, so that they cannot disagree. How often each rule errs is measured by
+benchmarks/error_rates.py.
+
+Legend: k models, S seeds (runs of one model), N images; hits: which images a run gets right, bool S N.
+"""
+
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest, chi2, ttest_1samp, ttest_ind
+from scipy.stats import norm
 from scipy.stats import t as student_t
 
+from common.intervals import DRAWS, Family, normal_draws
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """p-value of McNemar's test that two classifiers err equally often (McNemar 1947; Edwards 1948).
+SEED_SPREADS = (0.003, 0.01)
+"""Standard deviations of accuracy over seeds for which the report says what a claim about single runs is worth."""
 
-    Args:
-        only_first, only_second: images that one classifier alone gets right.
-    Returns:
-        Exact (binomial) up to 50 such images, chi-square with continuity correction beyond; 1 if there are none.
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one model less that of another, before it is judged among others."""
+
+    value: float
+    """As it was measured."""
+    centre: float
+    """Of its interval."""
+    error: float
+    """Standard error; never 0."""
+    degrees: float
+    """Of freedom, of Student's distribution."""
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of this difference alone."""
+        return float(2 * student_t.sf(abs(self.centre) / self.error, self.degrees))
+
+    def interval(self, level: float = 0.05) -> list[float]:
+        """With a chance of ``level`` to miss the true difference."""
+        half = self.error * float(student_t.isf(level / 2, self.degrees))
+        return [max(-1.0, self.centre - half), min(1.0, self.centre + half)]
+
+
+def image_difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    """Difference of two models on images like these, of their shares of hits (N each; of single runs 0 or 1).
+
+    For single runs it is Bonett and Price's (2012): one image is added on which the first alone is right, and one on which
+    the second alone is, so that the interval has a width even where no image tells the two apart.
     """
-    discordant = only_first + only_second
-    if discordant == 0:
-        return 1.0
-    if discordant <= 50:
-        return float(binomtest(only_first, discordant).pvalue)
-    return float(chi2.sf((abs(only_first - only_second) - 1) ** 2 / discordant, df=1))
+    apart, count = np.asarray(first, float) - np.asarray(second, float), len(first) + 2
+    centre = apart.sum() / count
+    error = np.sqrt(((np.square(apart).sum() + 2) / count - centre**2) / count)
+    return Difference(float(apart.mean()), float(centre), float(error), np.inf)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values corrected for their number (Holm 1979): the chance of any false finding among them stays at the level."""
-    p_values = np.asarray(p_values, float)
-    order = np.argsort(p_values)
-    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
-    corrected = np.empty_like(scaled)
-    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
-    return corrected
+@dataclass(frozen=True)
+class Hits:
+    """What the runs of one model get right, as far as differences need it."""
+
+    shares: np.ndarray
+    """N: the share of the runs that get each image right."""
+    runs: int
+    spread: float
+    """s^2 / S: the variance of the mean accuracy over its seeds, with the chance of single images in it; 0 of one run."""
+    added: float
+    """What seeds add to what the images explain: s^2 / S less the variance within images over N S, at least 0."""
+
+    @classmethod
+    def of(cls, hits: np.ndarray) -> "Hits":
+        """From bool S N."""
+        runs, count = hits.shape
+        shares = hits.mean(axis=0)
+        if runs == 1:
+            return cls(shares, 1, 0.0, 0.0)
+        spread = float(hits.mean(axis=1).var(ddof=1)) / runs
+        within = float(np.mean(shares * (1 - shares))) * runs / (runs - 1)
+        return cls(shares, runs, spread, max(0.0, spread - within / (count * runs)))
 
 
-def paired_difference(
-    first: np.ndarray, second: np.ndarray, *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, list[float]]:
-    """Accuracy of ``first`` minus ``second`` with its paired-bootstrap interval.
+def two_way_difference(first: Hits, second: Hits) -> Difference:
+    """Difference of two models for other images and other seeds.
 
-    Images are resampled with what both classifiers made of them. An image adds 1, -1 or 0 to the difference, so that a
-    resample is a draw of the three counts from a multinomial.
-
-    Args:
-        first, second: bool N, which images each classifier gets right.
+    Variance of images and of seeds added, with Satterthwaite's (1946) degrees of freedom.
     """
-    count = len(first)
-    shares = np.array([(first & ~second).sum(), (second & ~first).sum(), (first == second).sum()]) / count
-    draws = np.random.default_rng(seed).multinomial(count, shares, size=resamples)
-    tail = 100 * (1 - confidence) / 2
-    interval = np.percentile((draws[:, 0] - draws[:, 1]) / count, [tail, 100 - tail])
-    return float(shares[0] - shares[1]), interval.tolist()
+    images = image_difference(first.shares, second.shares)
+    total = images.error**2 + first.added + second.added
+    freedom = images.error**4 / (len(first.shares) - 1)
+    freedom += sum(model.spread**2 / (model.runs - 1) for model in (first, second) if model.runs > 1)
+    degrees = total**2 / freedom if max(first.runs, second.runs) > 1 else np.inf
+    return Difference(images.value, images.centre, float(np.sqrt(total)), float(degrees))
 
 
-def summarize_seeds(accuracies: Sequence[float], confidence: float = 0.95) -> dict:
-    """Mean, standard deviation (n - 1) and Student's interval of the mean over runs that differ in their seed alone.
-
-    The interval says how far the mean over more seeds may lie, on these test images. Of a single run the mean is all.
-    """
-    values = np.asarray(accuracies, float)
-    summary = {"n": len(values), "mean": float(values.mean()), "std": None, "mean_ci95": None}
-    if len(values) > 1:
-        std = values.std(ddof=1)
-        half = student_t.ppf(0.5 + confidence / 2, len(values) - 1) * std / np.sqrt(len(values))
-        summary |= {"std": float(std), "mean_ci95": [float(values.mean() - half), float(values.mean() + half)]}
-    return summary
+def family_of(models: Sequence[Hits], pairs: Sequence[tuple[int, int]], *, draws: int = DRAWS, seed: int = 0) -> Family:
+    """All pairs' differences under the hypothesis that nothing differs: images and seeds drawn anew, spreads estimated anew."""
+    shares = np.stack([model.shares for model in models])  # k N
+    count, random = shares.shape[1], np.random.default_rng(seed)
+    signs = np.zeros((len(pairs), len(models)))
+    for row, (i, j) in zip(signs, pairs):
+        row[i], row[j] = 1, -1
+    images = np.cov(shares) / count + np.eye(len(models)) / count**2
+    added = np.array([model.added for model in models])
+    if len(pairs) == 1 or all(model.runs == 1 for model in models):
+        return Family.normal(signs @ (images + np.diag(added)) @ signs.T, draws=draws, seed=seed)
+    drawn = normal_draws(images + np.diag(added), draws, random) @ signs.T  # draws m
+    fixed = np.diag(signs @ images @ signs.T)
+    degrees = np.array([max(model.runs - 1, 1) for model in models])
+    spread = np.array([model.spread for model in models])
+    estimated = spread * random.chisquare(degrees, (draws, len(models))) / degrees  # s^2 / S of other seeds, draws k
+    within = spread - added
+    total = fixed + np.maximum(0, estimated - within) @ np.abs(signs).T
+    freedom = fixed**2 / (count - 1) + (estimated**2 / degrees) @ np.abs(signs).T
+    return Family((2 * student_t.sf(np.abs(drawn) / np.sqrt(total), total**2 / freedom)).min(axis=1), len(pairs))
 
 
 def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level: float = 0.05) -> list[dict]:
-    """Every pair of models on the same images: difference, interval, p-value, Holm's over all pairs, and a sentence.
+    """Every pair of models on the same images: difference, interval, p-value and a sentence.
+
+    The intervals hold at once for all pairs, and the verdict is that an interval leaves out 0.
 
     Args:
         names: of the models.
         correct: for each, bool S N, which of N images each of its S runs (one per seed) gets right.
     Returns:
-        for each pair ``test`` names what was done. One run each: McNemar's test and the paired bootstrap over images.
-        Several runs each: Welch's t-test over their accuracies (Welch 1947), which holds for other seeds on these images.
-        One run against several: the paired t-test over images, on each image's share of runs that get it right.
+        for each pair ``first``, ``second``, ``runs``, ``test`` ("images" for single runs, "images and seeds"),
+        ``difference``, ``difference_ci95`` (among all pairs), ``p`` (alone), ``p_adjusted`` (among all pairs),
+        ``distinguishable``, ``standard_error``, ``sentence``; for single runs ``only_first`` and ``only_second``.
     """
-    pairs = []
-    for j in range(len(names)):
-        for i in range(j):
-            pairs.append({"first": names[i], "second": names[j]} | _test_pair(correct[i], correct[j]))
-    for pair, p in zip(pairs, holm([pair["p"] for pair in pairs])):
-        pair["p_holm"] = float(p)
-        pair["sentence"] = _sentence(pair, correct[0].shape[1], level)
-    return pairs
+    places = [(i, j) for j in range(len(names)) for i in range(j)]
+    if not places:
+        return []
+    models = [Hits.of(hits) for hits in correct]
+    family = family_of(models, places)
+    results = []
+    for i, j in places:
+        pair = {"first": names[i], "second": names[j], "runs": [len(correct[i]), len(correct[j])]}
+        difference = two_way_difference(models[i], models[j])
+        if pair["runs"] == [1, 1]:
+            first, second = correct[i][0], correct[j][0]
+            pair |= {"only_first": int((first & ~second).sum()), "only_second": int((second & ~first).sum())}
+        low, high = difference.interval(family.level(level))
+        pair |= {
+            "test": "images" if pair["runs"] == [1, 1] else "images and seeds",
+            "difference": difference.value,
+            "difference_ci95": [low, high],
+            "p": difference.p,
+            "p_adjusted": family.adjust(difference.p),
+            "distinguishable": not low <= 0 <= high,
+            "standard_error": difference.error,
+        }
+        results.append(pair | {"sentence": _sentence(pair, correct[0].shape[1])})
+    return results
 
 
-def _test_pair(first: np.ndarray, second: np.ndarray) -> dict:
-    """Test of two models by their hits, bool S N."""
-    runs, accuracies = [len(first), len(second)], (first.mean(axis=1), second.mean(axis=1))
-    if runs == [1, 1]:
-        difference, interval = paired_difference(first[0], second[0])
-        only = {"only_first": int((first & ~second).sum()), "only_second": int((second & ~first).sum())}
-        return {"test": "mcnemar", "runs": runs, **only} | _tested(difference, interval, mcnemar(*only.values()))
-    difference = float(accuracies[0].mean() - accuracies[1].mean())
-    if min(runs) > 1 and any(np.ptp(values) for values in accuracies):
-        test, result = "welch", ttest_ind(*accuracies, equal_var=False)
-    else:  # nothing is known about the spread over seeds of one of them at least
-        test, result = "paired-t", ttest_1samp(first.mean(axis=0) - second.mean(axis=0), 0)
-    if np.isnan(result.pvalue):  # the same hits on every image
-        return {"test": test, "runs": runs} | _tested(difference, [difference, difference], float(difference == 0))
-    interval = [float(bound) for bound in result.confidence_interval()]
-    return {"test": test, "runs": runs} | _tested(difference, interval, float(result.pvalue))
+def class_differences(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, num_classes: int, *, level: float = 0.05
+) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy of one run less that of another, class by class, with intervals that hold for all classes at once.
+
+    Classes share no image, so that Sidak's (1967) level is exact.
+
+    Args:
+        first, second: bool N; labels: int N.
+    Returns:
+        K differences and K 2 bounds, NaN for classes without images.
+    """
+    present = np.unique(labels)
+    single = 1 - (1 - level) ** (1 / len(present))
+    values, bounds = np.full(num_classes, np.nan), np.full((num_classes, 2), np.nan)
+    for k in present:
+        difference = image_difference(first[labels == k], second[labels == k])
+        values[k], bounds[k] = difference.value, difference.interval(single)
+    return values, bounds
 
 
-def _tested(difference: float, interval: list[float], p: float) -> dict:
-    return {"difference": difference, "difference_ci95": interval, "p": p}
+def summarize_seeds(accuracies: Sequence[float], confidence: float = 0.95) -> dict:
+    """Mean, standard deviation (n - 1) and Student's interval of the mean over runs that differ in their seed alone.
+
+    The interval says how far the mean over more seeds may lie, on these test images. A single run has a mean but no spread,
+    and two have a spread too uncertain for an interval.
+    """
+    values = np.asarray(accuracies, float)
+    summary = {"n": len(values), "mean": float(values.mean()), "std": None, "mean_ci95": None}
+    if len(values) > 1:
+        summary["std"] = float(values.std(ddof=1))
+    if len(values) > 2:
+        half = student_t.ppf(0.5 + confidence / 2, len(values) - 1) * summary["std"] / np.sqrt(len(values))
+        summary["mean_ci95"] = np.clip(values.mean() + half * np.array([-1, 1]), 0, 1).tolist()
+    return summary
 
 
-def _sentence(pair: dict, count: int, level: float) -> str:
+def false_claim_rate(standard_error: float, seed_sd: float, *, level: float = 0.05) -> float:
+    """How often single runs of two equally good architectures differ by more than chance in the images explains.
+
+    Args:
+        standard_error: of the difference of the two runs over images.
+        seed_sd: standard deviation of either architecture's accuracy over its seeds.
+    """
+    spread = np.sqrt(standard_error**2 + 2 * seed_sd**2)
+    return float(2 * norm.sf(norm.isf(level / 2) * standard_error / spread))
+
+
+def single_seed_remark(pairs: Sequence[dict]) -> str | None:
+    """What a claim about single runs is worth as one about architectures; None if no pair is of single runs."""
+    errors = [pair["standard_error"] for pair in pairs if pair["runs"] == [1, 1]]
+    if not errors:
+        return None
+    rates = [f"{false_claim_rate(float(np.median(errors)), sd):.0%}" for sd in SEED_SPREADS]
+    spreads = [f"{100 * sd:g}" for sd in SEED_SPREADS]
+    return (
+        "One run each: what is said holds for these runs, not for their architectures. If accuracy varies from seed to seed "
+        f"with a standard deviation of {spreads[0]} ({spreads[1]}) points, two equally good architectures differ as clearly "
+        f"as this rule asks for in {rates[0]} ({rates[1]}) of such comparisons. Train several seeds of each."
+    )
+
+
+def error_consistency(correct: Sequence[np.ndarray]) -> np.ndarray:
+    """Cohen's kappa of the hits of every two runs (Geirhos et al. 2020, equation 3), k k, of bool N each.
+
+    1: the same images are missed; 0: as often as independent errors of these accuracies would meet; NaN where a run has no
+    errors or nothing else.
+    """
+    result = np.full((len(correct), len(correct)), np.nan)
+    for i, j in itertools.product(range(len(correct)), repeat=2):
+        first, second = correct[i].mean(), correct[j].mean()
+        expected = first * second + (1 - first) * (1 - second)
+        if expected < 1:
+            result[i, j] = (np.mean(correct[i] == correct[j]) - expected) / (1 - expected)
+    return result
+
+
+def _sentence(pair: dict, count: int) -> str:
     sign = 1 if pair["difference"] >= 0 else -1
     above, below = (pair["first"], pair["second"])[::sign]
     low, high = sorted(100 * sign * bound for bound in pair["difference_ci95"])
-    verdict = "a difference that chance does not explain" if pair["p_holm"] < level else "not distinguishable"
-    p = "p < 0.0001" if pair["p_holm"] < 1e-4 else f"p = {pair['p_holm']:.2g}"
-    over = "" if pair["test"] == "mcnemar" else f" over {' and '.join(map(str, pair['runs'][::sign]))} runs"
-    lone = "; how one of them varies with its seed is unknown" if pair["test"] == "paired-t" else ""
+    p = "p < 0.0001" if pair["p_adjusted"] < 1e-4 else f"p = {pair['p_adjusted']:.2g}"
+    several = max(pair["runs"]) > 1
+    over = f" over {' and '.join(map(str, pair['runs'][::sign]))} runs" if several else ""
+    if min(pair["runs"]) > 1:
+        scope = "for other seeds and other such images"
+    elif several:
+        scope = f"for other such images; how {above if pair['runs'][::sign][0] == 1 else below} varies with its seed is unknown"
+    else:
+        scope = "between these two runs on such images"
+    verdict = "a difference that chance does not explain" if pair["distinguishable"] else "not distinguishable"
     points = f"{100 * abs(pair['difference']):.2f} points above"
     return (
         f"{above} is {points if pair['difference'] else 'as accurate as'} {below}{over}, 95 % interval {low:+.2f} to "
-        f"{high:+.2f}, {p}: {verdict} on these {count:,} images{lone}."
+        f"{high:+.2f}, {p}: {verdict} {scope} ({count:,} images)."
     )
