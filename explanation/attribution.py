@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from architectures.kernels import fused_attention
 from explanation import methods
 from explanation.layers import MapLayer
+from explanation.lrp import relevance
 from explanation.masking import ablation_cam, score_cam
 from explanation.methods import check_method
 from explanation.rollout import attention_rollout, gradient_rollout
@@ -68,6 +69,8 @@ def heat_maps(
 
 
 def _own_maps(model, layer, images, targets, method, context, channels) -> np.ndarray:
+    if method == "lrp":
+        return relevance(model, layer, images, targets, context=context).cpu().numpy()
     if method == "gradrollout":
         parts = zip(images.split(ROLLOUT_BATCH), torch.tensor(list(targets)).split(ROLLOUT_BATCH))
         maps = [gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts]

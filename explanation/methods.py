@@ -16,7 +16,7 @@ LIBRARY = {
 }
 """Ours -> the class's name in pytorch_grad_cam."""
 ROLLOUTS = ("rollout", "gradrollout")
-METHODS = (*LIBRARY, "scorecam", "ablationcam", *ROLLOUTS)
+METHODS = (*LIBRARY, "lrp", "scorecam", "ablationcam", *ROLLOUTS)
 
 
 def check_method(method: str) -> None:
