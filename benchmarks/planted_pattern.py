@@ -166,10 +166,9 @@ def family_table(family: str, results: dict) -> str:
         cells.append(np.mean([result["unusable"][name] for result in there]))
         rows.append(cells)
     rows.sort(key=lambda cells: -cells[1])
-    learned = len(measured)
     header = ["method", "mean", "worst", *tasks, "two classes: own", "the other's", "blank"]
     lines = [
-        f"**{family}**: {learned} trained models of {len(models)} architectures; percent of images whose maximum is in the patch",
+        f"**{family}**: {len(measured)} trained models of {len(models)} architectures; percent with the maximum in the patch",
         "",
         "| " + " | ".join(header) + " |",
         "|---" * len(header) + "|",

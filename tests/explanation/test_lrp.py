@@ -71,7 +71,7 @@ def exchange_parts(module):
             held = HeldNorm(child.normalized_shape, eps=child.eps)
             held.load_state_dict(child.state_dict())
             setattr(module, name, held.eval())
-        elif isinstance(child, nn.GELU):
+        elif type(child).__name__ == "GELU":  # torch's or timm's
             setattr(module, name, HeldGelu())
         elif name == "attn_drop":  # what comes out of the softmax
             setattr(module, name, Held())
