@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.config import DataConfig
+from common.config import Config, DataConfig
 from common.console import did_you_mean
 from images.augmentation import Augment, random_crops
 from images.preprocessing import Preprocess, crop_and_resize
-from images.sources import DATASETS, Photos, Pixels, Source
+from images.sources import DATASETS, Photos, Pixels, Source, known_classes
 
 __all__ = ["Augment", "BatchPlan", "Dataset", "Preprocess", "Split", "load_dataset"]
 
@@ -218,7 +218,7 @@ def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
             indices["train"], indices[split] = _cut(indices["train"], labels, count, f"data.{split}_fraction", seed)
     total_bytes = sum(len(s.labels) * 3 * s.size[0] * s.size[1] for s in sources.values())
     resident = cfg.residency == "device" or (cfg.residency == "auto" and total_bytes <= cfg.resident_budget_mb * 1e6)
-    workers = min(8, os.cpu_count() or 1) if cfg.num_workers is None else cfg.num_workers
+    workers = _workers(cfg)
     splits = {}
     for name in ("train", "val", "test"):
         source = sources.get(name, sources["train"])
@@ -226,6 +226,42 @@ def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
         crop = (cfg.augment.scale, cfg.augment.ratio) if cfg.augment.scale else None
         splits[name] = Split(source, chosen, name=name, resident=resident, crop=crop, num_workers=workers)
     return Dataset(cfg.dataset, class_names, **splits)
+
+
+def load_data_of(config: Config, checkpoint: Mapping) -> Dataset:
+    """The data of a run by one of its checkpoints: those that it was trained on, unchanged, with the classes of its head.
+
+    Of pretrained weights that were not trained here: the folder ``data.root``, whose classes are found by name or synset
+    among those of the weights, all of it the test split.
+    """
+    if "synsets" in checkpoint:
+        return _load_known(config.data, checkpoint["class_names"], checkpoint["synsets"])
+    dataset = load_dataset(config.data, seed=config.data.split_seed)
+    if dataset.class_names != checkpoint["class_names"]:
+        raise ValueError(
+            f"data.root holds the classes {_some(dataset.class_names)}, and the run was trained on "
+            f"{_some(checkpoint['class_names'])}; restore the folder, or train anew"
+        )
+    dataset.check_images(checkpoint.get("images", {}))
+    return dataset
+
+
+def _load_known(cfg: DataConfig, class_names: list[str], synsets: list[str]) -> Dataset:
+    numbers = {name.lower().replace(" ", "_"): i for i, name in enumerate(class_names)}
+    numbers |= {name.lower(): i for i, name in enumerate(class_names)} | {synset: i for i, synset in enumerate(synsets)}
+    source = known_classes(cfg, numbers)
+    workers, everything = _workers(cfg), torch.arange(len(source.labels))
+    indices = {"train": everything[:0], "val": everything[:0], "test": everything}
+    splits = {n: Split(source, i, name=n, resident=False, num_workers=workers) for n, i in indices.items()}
+    return Dataset(cfg.dataset, class_names, **splits)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f", ... ({len(names)} in all)" if len(names) > 4 else "")
+
+
+def _workers(cfg: DataConfig) -> int:
+    return min(8, os.cpu_count() or 1) if cfg.num_workers is None else cfg.num_workers
 
 
 def _cut(pool: np.ndarray, labels: np.ndarray, count: int, key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,16 +11,18 @@ gets -val, -train, -flip or -last in its name.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.config_files import split_overrides
 from common.console import run_script
 from common.runs import open_runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    runs = open_runs(args.runs, args.output)
+    runs = open_runs(args.runs, args.output, args.overrides)
     # What is wrong so far was said at once; torch and its like take seconds to import.
     from common import distributed
     from common.devices import select_device
@@ -44,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories that train.py wrote")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN | data.root=FOLDER", help="run directories that train.py wrote"
+    )
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="images to evaluate on")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to evaluate")
     parser.add_argument("--tta", choices=("flip",), help="average the probabilities with those of the mirrored image")
@@ -56,7 +60,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    args = parser.parse_args(argv)
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words)
+    args.overrides = overrides
     if args.from_predictions and args.corrupt:
         raise ValueError("--corrupt needs the model; leave out --from-predictions")
     return args

@@ -15,9 +15,11 @@ gradcam/statistics.json with figures, and for several runs explanations.json in 
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.config_files import split_overrides
 from common.console import run_script
 from common.runs import open_runs
 from explanation.methods import METHODS, check_method, uses_layer
@@ -26,12 +28,23 @@ from explanation.methods import METHODS, check_method, uses_layer
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     check_arguments(args)
-    runs = open_runs(args.runs, args.output)
+    models = [name for name in args.runs if not Path(name).exists() and "/" not in name]
+    if args.pretrained and len(models) != 1:
+        raise ValueError(
+            f"--pretrained {args.pretrained} is for one MODEL by its name in timm, such as vit_tiny_patch16_224"
+        )
+    if not models:
+        open_runs(
+            [Path(name) for name in args.runs], args.output, args.overrides
+        )  # says what is wrong before torch is imported
     # What is wrong so far was said at once; torch and its like take seconds to import.
     from common.devices import select_device
     from explanation import tasks
+    from explanation.pretrained import open_pretrained
 
     device = select_device(args.device)
+    made = {name: open_pretrained(name, args.pretrained).directory for name in models}
+    runs = open_runs([made.get(name, Path(name)) for name in args.runs], args.output, args.overrides)
     if args.analyze is not None:
         tasks.analyze(runs, args, device)
     elif args.list_layers:
@@ -43,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories that train.py wrote")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN | MODEL | data.root=FOLDER", help="run directories, or timm's names of models"
+    )
     images = parser.add_mutually_exclusive_group(required=True)
     images.add_argument("--image", nargs="+", type=Path, metavar="FILE", help="image files of any size and mode")
     images.add_argument("--index", nargs="+", type=int, metavar="I", help="positions in the split, from 0")
@@ -54,6 +69,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="where the images come from")
     parser.add_argument("--seed", type=int, default=0, help="of --random, --per-class and --analyze")
     parser.add_argument("--method", nargs="+", default=["gradcam"], metavar="M", help=f"of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--pretrained", metavar="FILE", help="weights of a MODEL: a file or folder (default: timm's own)"
+    )
     parser.add_argument("--layer", nargs="+", metavar="NAME", help="layers to look at (default: by the architecture)")
     parser.add_argument(
         "--target", nargs="+", metavar="CLASS", help="by name or number; 'label': the true one (default: the predicted)"
@@ -66,7 +84,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to explain")
     parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    return parser.parse_args(argv)
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words)
+    args.overrides = overrides
+    return args
 
 
 def check_arguments(args: argparse.Namespace) -> None:

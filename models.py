@@ -56,17 +56,18 @@ def resolve_image_size(cfg: Config) -> Config:
     return cfg.model_copy(update={"data": cfg.data.model_copy(update={"image_size": size})})
 
 
-def create_model(cfg: Config, *, num_classes: int) -> nn.Module:
+def create_model(cfg: Config, *, num_classes: int, with_head: bool = False) -> nn.Module:
     """Build ``cfg.model`` for ``data.image_size``, load its pretrained weights, and freeze what ``model.tune`` says.
 
     ``timm.create_model`` does the work, for timm's models and ours. The model carries its InputSpec: see `input_spec`.
+    ``with_head``: the head of pretrained weights is wanted as well, instead of a fresh one where it is of other classes.
     Raises ValueError for an unknown name, arguments that the model refuses, and weights that do not fit.
     """
     model = _build(cfg, num_classes=num_classes)
     model.input_spec, model.pretrained_from = _input_spec(cfg, None, "none"), None
     if cfg.model.pretrained:
         weights = find_weights(cfg.model.name, cfg.model.pretrained)
-        saved = load_weights(model, weights.path) or weights.normalization
+        saved = load_weights(model, weights.path, with_head=with_head) or weights.normalization
         model.input_spec, model.pretrained_from = _input_spec(cfg, saved, weights.corpus), weights.describe()
     apply_tuning(model, cfg.model.tune)
     return model

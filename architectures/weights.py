@@ -130,8 +130,10 @@ def misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
     return problems + [f"{key} is not part of the model" for key in state if key not in wanted]
 
 
-def load_weights(model: nn.Module, path: Path) -> dict | None:
-    """Load every weight but a head of other classes; a run's own checkpoint also gives back its ``input_spec``.
+def load_weights(model: nn.Module, path: Path, *, with_head: bool = False) -> dict | None:
+    """Load every weight but a head of other classes, or that as well (``with_head``).
+
+    A run's own checkpoint also gives back its ``input_spec``.
 
     Embeddings and position tables of another image size are interpolated by the architecture's own rule.
     Raises ValueError, listing the keys, if anything but the head is missing, left over or of another shape.
@@ -157,7 +159,9 @@ def load_weights(model: nn.Module, path: Path) -> dict | None:
     head_keys = {
         f"{head}.{part}" for head in ([heads] if isinstance(heads, str) else heads) for part in ("weight", "bias")
     }
-    if any(key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)):
+    if not with_head and any(
+        key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)
+    ):
         state = {key: value for key, value in state.items() if key not in head_keys}
         wanted = {key: value for key, value in wanted.items() if key not in head_keys}
     problems = misfits(state, wanted)

@@ -67,6 +67,10 @@ class DataConfig(Section):
     """Mean and std of the input: as the model's weights expect, by name, or [[mean x 3], [std x 3]] in [0, 1]."""
     interpolation: Literal["model", "bilinear", "bicubic"] = "model"
     """Filter for the resize to `image_size`: as the model's weights expect, or by name."""
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of a photo's shorter side that a centre crop keeps, as timm's weights state it; null: all of it."""
+    crop_mode: Literal["center", "squash", "border"] = "center"
+    """With `crop_pct`: cut the middle out, squash the photo into the square, or add a border (timm's `crop_mode`)."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes to training images, applied in batches on the device."""
     residency: Literal["auto", "device", "stream"] = "auto"

@@ -60,6 +60,21 @@ WITHOUT_EFFECT = (
 )
 
 
+REOPENED = ("data.root", "data.num_workers", "evaluate.batch_size", "evaluate.latency_seconds")
+"""What may be set for a run that is evaluated or explained: where its data lie, and how fast it goes."""
+
+
+def split_overrides(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """A command line for finished runs -> its words without overrides, and the overrides, of which few are allowed."""
+    rest, overrides = [], []
+    for word in words:
+        is_override = re.match(r"((data|model|train|evaluate)\.[\w.]+|seed|name|output_root)=", word)
+        (overrides if is_override else rest).append(word)
+        if is_override and word.partition("=")[0] not in REOPENED:
+            raise ValueError(f"{word}: a finished run is what it is; only {', '.join(REOPENED)} can be set here")
+    return rest, overrides
+
+
 def differing_keys(one: Config, other: Config) -> list[str]:
     """Keys that determine a run's result and in which two configs differ, as ``key: old -> new``."""
     return [f"{key}: {old} -> {new}" for key, (old, new) in differing_values([one, other]).items()]

@@ -98,8 +98,8 @@ class Run(Folder):
         return run
 
     @classmethod
-    def open(cls, directory: str | Path) -> Run:
-        """Find an existing run. Raises ValueError if ``directory`` is not one."""
+    def open(cls, directory: str | Path, overrides: Sequence[str] = ()) -> Run:
+        """Find an existing run; ``overrides`` of its config are kept nowhere. Raises ValueError if ``directory`` is none."""
         directory = Path(directory)
         if not directory.is_dir():
             raise ValueError(f"{directory}: no such run directory; make one with train.py")
@@ -107,12 +107,12 @@ class Run(Folder):
             raise ValueError(
                 f"{directory} is not a run directory: train.py's config.yaml and environment.json are missing"
             )
-        return cls(directory, load_config(directory / "config.yaml"))
+        return cls(directory, load_config(directory / "config.yaml", overrides))
 
     @classmethod
-    def open_finished(cls, directory: str | Path) -> Run:
+    def open_finished(cls, directory: str | Path, overrides: Sequence[str] = ()) -> Run:
         """Find a run for the stages after training. Raises ValueError if its training has not come to its end."""
-        run = cls.open(directory)
+        run = cls.open(directory, overrides)
         if not run.finished:
             raise ValueError(
                 f"{directory} holds an unfinished run; finish it with: python train.py {run.path('config.yaml')} --resume"
@@ -195,7 +195,7 @@ def scalar_writer(run: Run):
     return SummaryWriter(str(run.path("tensorboard")))
 
 
-def open_runs(directories: Sequence[Path], output: Path | None) -> list[Run]:
+def open_runs(directories: Sequence[Path], output: Path | None, overrides: Sequence[str] = ()) -> list[Run]:
     """The finished runs in ``directories``, each once, for a comparison in ``output``.
 
     Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
@@ -203,7 +203,7 @@ def open_runs(directories: Sequence[Path], output: Path | None) -> list[Run]:
     """
     runs: dict[str, Run] = {}
     for directory in {path.resolve(): path for path in directories}.values():
-        run = Run.open_finished(directory)
+        run = Run.open_finished(directory, overrides)
         other = runs.setdefault(run.config.name, run)
         if other is not run:
             raise ValueError(

@@ -11,7 +11,7 @@ from common import distributed
 from common.devices import autocast, select_precision
 from common.intervals import wilson_interval
 from common.runs import Run
-from data import Split, load_dataset
+from data import Split, load_data_of
 from evaluation import figures, metrics
 from evaluation.corruptions import SEVERITIES, by_severity, score_corrupted
 from evaluation.cost import count_parameters, measure_cost, peak_memory_mb
@@ -45,8 +45,7 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
     if reason:
         print(f"evaluating {run.directory}: {reason}")
     checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
-    dataset = load_dataset(run.config.data, seed=run.config.data.split_seed)
-    dataset.check_images(checkpoint.get("images", {}))
+    dataset = load_data_of(run.config, checkpoint)
     split = dataset.split(args.split)
     model = restore_model(run.config, checkpoint).to(device)
     predictor = FlipAverage(model) if args.tta else model

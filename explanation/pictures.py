@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from common.runs import Run
-from data import Split, load_dataset
-from images.sources import fit_image, open_image
+from data import Split, load_data_of
+from images.sources import open_image, read_photo
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,11 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"--image: two files would be called {twice[0]}; give each file once, or rename one")
-    images = [open_image(path) for path in paths]
-    for path, image in zip(paths, images):
-        if min(image.size) < 2:
-            raise ValueError(
-                f"{path}: of {image.width}x{image.height} pixels one remains; there is nothing to locate in it"
-            )
-    return [Picture(name, fit_image(x, cfg.size, cfg.photo_filter), None) for name, x in zip(names, images)]
-
-
-def load_split(run: Run, name: str, checkpoint: dict) -> Split:
-    """Images of a run that trained ``checkpoint``; ValueError if the data have changed since."""
-    dataset = load_dataset(run.config.data, seed=run.config.data.split_seed)
-    dataset.check_images(checkpoint.get("images", {}))
-    return dataset.split(name)
+    for path in paths:
+        width, height = open_image(path).size
+        if min(width, height) < 2:
+            raise ValueError(f"{path}: of {width}x{height} pixels one remains; there is nothing to locate in it")
+    return [Picture(name, read_photo(path, cfg), None) for name, path in zip(names, paths)]
 
 
 def pick_pictures(
@@ -59,7 +50,7 @@ def pick_pictures(
     seed: int = 0,
 ) -> list[Picture]:
     """Images of one of ``run``'s splits: at ``indices``, or drawn with ``seed``: ``random`` ones, or some of each class."""
-    split = load_split(run, split_name, checkpoint)
+    split = load_data_of(run.config, checkpoint).split(split_name)
     if random is not None:
         indices = sample_indices(split, random, seed, option="--random")
     elif per_class is not None:

@@ -1,19 +1,32 @@
 """Which class is explained in each picture."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from common.console import did_you_mean
 from explanation.pictures import Picture
 
 
 def find_class(name: str, class_names: list[str]) -> int:
-    """Its index, by name or number. Raises ValueError, with the classes, if there is none such."""
+    """Its index: by name, by number, or by words that one class alone has in its name (cat: Persian cat).
+
+    Raises ValueError with the classes that fit, or some of all of them.
+    """
     if name in class_names:  # first, since a class may be called by a number
         return class_names.index(name)
     if name.isdecimal() and int(name) < len(class_names):
         return int(name)
-    raise ValueError(f"--target {name}: not a class; classes: {', '.join(class_names)}, or 0 to {len(class_names) - 1}")
+    words = [rf"\b{re.escape(word)}\b" for word in name.split()]
+    fitting = [known for known in class_names if all(re.search(word, known, re.IGNORECASE) for word in words)]
+    if len(fitting) == 1:
+        return class_names.index(fitting[0])
+    if fitting:
+        raise ValueError(f"--target {name} fits several classes, name one of them: {'; '.join(fitting)}")
+    shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
+    hint = did_you_mean(name, class_names, count=3)
+    raise ValueError(f"--target {name} is no class{hint}; classes: {shown}, or 0 to {len(class_names) - 1}")
 
 
 def check_targets(targets: Sequence[str], class_names: list[str], pictures: Sequence[Picture]) -> None:

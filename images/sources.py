@@ -5,7 +5,7 @@ To add one, write a function that returns its sources and class names, and enter
 Legend: N images of height H and width W in pixels; RGB, channels first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from common.config import DataConfig
+from common.console import did_you_mean
 from common.network import require_network
 from images.preprocessing import crop_and_resize
 
@@ -47,10 +48,15 @@ class Photos:
     labels: Tensor  # int64 N
     size: tuple[int, int]  # height, width
     interpolation: str
+    crop_pct: float | None = None
+    crop_mode: str = "center"
 
     def read(self, index: int, crop: Tensor | None = None) -> Tensor:
         """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) replaces the centre crop."""
-        return fit_image(open_image(self.paths[index]), self.size, self.interpolation, crop)
+        image = open_image(self.paths[index])
+        if crop is None and self.crop_pct:
+            return crop_like_timm(image, self.size, self.interpolation, self.crop_pct, self.crop_mode)
+        return fit_image(image, self.size, self.interpolation, crop)
 
 
 Source = Pixels | Photos
@@ -85,6 +91,43 @@ def fit_image(image: Image.Image, size: tuple[int, int], interpolation: str, cro
         box = (left * image.width, top * image.height, (left + wide) * image.width, (top + high) * image.height)
         image = image.resize((width, height), PIL_FILTERS[interpolation], box=box)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # H W 3 -> 3 H W
+
+
+def crop_like_timm(
+    image: Image.Image, size: tuple[int, int], interpolation: str, crop_pct: float, crop_mode: str
+) -> Tensor:
+    """RGB image -> uint8 3 H W of ``size`` (H, W) by timm's own transform: resize to size / crop_pct, then crop."""
+    from timm.data import create_transform
+
+    options = dict(interpolation=interpolation, crop_pct=crop_pct, crop_mode=crop_mode, normalize=False)
+    return create_transform((3, *size), **options)(image)
+
+
+def read_photo(path: Path, cfg: DataConfig) -> Tensor:
+    """An image file as the model of ``cfg`` is fed it, uint8 3 H W."""
+    return Photos([path], torch.zeros(1), cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode).read(0)
+
+
+def known_classes(cfg: DataConfig, numbers: Mapping[str, int]) -> Photos:
+    """Images in folders that are named by classes; ``numbers``: the class that each name (in small letters) stands for.
+
+    ``data.root`` may also hold such folders as test/ or val/. Raises ValueError for a folder of another name.
+    """
+    root = Path(cfg.root)
+    if not root.is_dir():
+        raise ValueError(
+            f"data.root = {root}: no such folder; give one with a folder of images per class: data.root=FOLDER"
+        )
+    folder = next((root / split for split in ("test", "val") if (root / split).is_dir()), root)
+    samples, names = _list_folder(folder)
+    unknown = [name for name in names if name.lower() not in numbers]
+    if unknown:
+        hint = did_you_mean(unknown[0].lower(), numbers, count=3)
+        raise ValueError(
+            f"{folder / unknown[0]}: the weights know no class of that name{hint}; name it as timm does, or by synset"
+        )
+    labels = torch.tensor([numbers[names[label].lower()] for _, label in samples])
+    return Photos([path for path, _ in samples], labels, cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode)
 
 
 # ---------------------------------------------------------------- datasets: name -> sources of the splits that exist
@@ -157,7 +200,9 @@ def _imagefolder(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
     sources = {}
     for split, samples in files.items():
         labels = torch.tensor([label for _, label in samples])
-        sources[split] = Photos([path for path, _ in samples], labels, size, cfg.photo_filter)
+        sources[split] = Photos(
+            [path for path, _ in samples], labels, size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode
+        )
     return sources, class_names
 
 
@@ -186,6 +231,8 @@ def _stored_size(paths: list[Path], cfg: DataConfig) -> tuple[int, int]:
     by at most 256 files spread over the folder, so that starting a script does not open every file.
     """
     target = cfg.size
+    if cfg.crop_pct:  # cut out of the photo itself
+        return target
     sizes = set()
     for path in paths[:: max(1, len(paths) // 256)]:
         try:

@@ -22,7 +22,7 @@ from comparison.illustrations import _draw_cost, disagreements
 from data import Preprocess, Split, load_dataset
 from evaluation import calibration
 from evaluation.corruptions import CORRUPTIONS
-from evaluation.predictions import Predictions, predict_split
+from evaluation.predictions import Predictions, load_predictions, predict_split
 from images.sources import Pixels
 from models import create_model, restore_model
 
@@ -218,8 +218,8 @@ def test_scores_are_recomputed_without_the_model(evaluated, tmp_path, capsys):
 
 
 def test_the_temperature_is_fitted_on_validation_images(evaluated):
-    held_out, _ = evaluate.load_predictions(Run.open(evaluated), "predictions-val.npz")
-    test, _ = evaluate.load_predictions(Run.open(evaluated), "predictions.npz")
+    held_out, _ = load_predictions(Run.open(evaluated), "predictions-val.npz")
+    test, _ = load_predictions(Run.open(evaluated), "predictions.npz")
     scaling = json.loads((evaluated / "metrics.json").read_text())["temperature_scaling"]
     dataset = load_dataset(Run.open(evaluated).config.data, seed=0)
     np.testing.assert_array_equal(held_out.labels, dataset.val.labels)
@@ -230,7 +230,7 @@ def test_the_temperature_is_fitted_on_validation_images(evaluated):
 def test_flips_are_averaged(evaluated, capsys):
     evaluate.main([str(evaluated), "--tta", "flip"])
     run = Run.open(evaluated)
-    flipped, _ = evaluate.load_predictions(run, "predictions-flip.npz")
+    flipped, _ = load_predictions(run, "predictions-flip.npz")
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
     split = load_dataset(run.config.data, seed=0).test
     images = torch.stack([split.image(i) for i in range(20)])

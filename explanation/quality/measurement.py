@@ -17,12 +17,12 @@ from common.devices import autocast, select_precision
 from common.documents import to_markdown
 from common.intervals import estimate
 from common.runs import Run, comparison_folder
-from data import Split
+from data import Split, load_data_of
 from explanation.attention import record_attention
 from explanation.attribution import heat_maps
 from explanation.layers import MapLayer, map_layer
 from explanation.methods import check_method
-from explanation.pictures import load_split, sample_indices
+from explanation.pictures import sample_indices
 from explanation.quality import faithfulness as faith
 from explanation.quality import report
 from explanation.quality.form import COMMON_GRID, centre_to_edge, map_statistics, resample
@@ -120,7 +120,7 @@ def analyze_runs(
     for run in runs:
         checkpoint = run.load_checkpoint(f"{checkpoint_name}.pt")
         model = restore_model(run.config, checkpoint).to(device)
-        split = load_split(run, split_name, checkpoint)
+        split = load_data_of(run.config, checkpoint).split(split_name)
         layer = map_layer(model, layer_name)
         result, own = analyze(
             run, model, layer, split, methods=methods, num_images=num_images, seed=seed, device=device
