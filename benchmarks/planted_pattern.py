@@ -33,7 +33,7 @@ from explanation.quality.faithfulness import centre_map, random_maps
 
 BY_LAYER = ("gradcam", "hirescam", "layercam", "lrp")
 WITHOUT_LAYER = ("rollout", "gradrollout")
-MULTIPLIED = ("embedded patches", "first norm1 of the last stage")
+MULTIPLIED = ("embedded patches", "start of the last stage")
 """Where the map of lrp is also tried as a factor of gradrollout's."""
 LEARNED = 0.7
 """Models below this accuracy are left out: they did not learn where the evidence is."""
@@ -103,8 +103,9 @@ def candidates(model: nn.Module, images: Tensor, targets: list[int]) -> dict[str
             maps[f"{method} at {place}"] = _explain(model, layer, images, targets, method)
     for method in WITHOUT_LAYER if has_attention(model) else ():
         maps[method] = _explain(model, None, images, targets, method)
-    for place in MULTIPLIED if "gradrollout" in maps else ():
-        maps[f"lrp x gradrollout at {place}"] = product(maps[f"lrp at {place}"], maps["gradrollout"])
+    for place in MULTIPLIED:
+        if f"lrp at {place}" in maps and "gradrollout" in maps:
+            maps[f"lrp x gradrollout at {place}"] = product(maps[f"lrp at {place}"], maps["gradrollout"])
     chosen = choose(model)
     maps["**auto**"] = _explain(model, chosen.layer, images, targets, chosen.method)
     maps["a random map"] = random_maps(len(images), (8, 8), torch.Generator().manual_seed(0))

@@ -96,6 +96,7 @@ def usual_layers(model: nn.Module) -> dict[str, str]:
     if starts:
         last = [name for name in names if name.endswith(".norm1") and "blocks." in name][-1]
         usual = {"embedded patches": "patch_embed", "first norm1 of the last stage": starts[-1]}
+        usual["start of the last stage"] = starts[-1].rpartition("blocks.0.")[0] + "downsample"
         usual |= {"last norm1": last, "last block": last.removesuffix(".norm1"), "final norm": "norm"}
     else:
         usual = {f"stage {i + 1}": info["module"] for i, info in enumerate(getattr(model, "feature_info", []))}

@@ -2,12 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from common.console import print_result, print_table
 from common.runs import Run
-from explanation.layers import map_layer, map_layers
+from explanation.automatic import choose, default_layer
+from explanation.layers import MapLayer, map_layer, map_layers
 from explanation.maps import MapSet, explain, find_remedy, predict_pictures
 from explanation.methods import uses_layer
 from explanation.pictures import pick_pictures, read_pictures
@@ -58,7 +61,6 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
         names = [name for name in names if name in modules or name == "default"]
         if not names:
             raise ValueError(f"{run.directory} has none of the layers {', '.join(args.layer)}; add --layer default")
-    layers = [map_layer(model, None if name == "default" else name) for name in names]
     if args.image:
         pictures = read_pictures(run, args.image)
     else:
@@ -67,17 +69,32 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
     check_targets(args.target or [], class_names, pictures)
     probabilities = predict_pictures(model, pictures, batch_size)
     columns = []
-    for method in args.method:
-        for layer in layers if uses_layer(method) else [None]:
-            for target in args.target or [None]:
-                targets = choose_targets(target, class_names, pictures, probabilities)
-                options = dict(method=method, batch_size=batch_size, precision=args.precision)
-                options["channels"] = args.channels if method == "scorecam" else None
-                explanations = explain(model, layer, pictures, targets, probabilities, **options)
-                faulty = next((e for e in explanations if e.fault), None)
-                remedy = find_remedy(model, method, layer, faulty) if faulty else None
-                columns.append(MapSet(run, class_names, method, layer, target, explanations, remedy))
+    for method, layer in methods_and_layers(model, args.method, names):
+        for target in args.target or [None]:
+            targets = choose_targets(target, class_names, pictures, probabilities)
+            options = dict(method=method, batch_size=batch_size, precision=args.precision)
+            options["channels"] = args.channels if method == "scorecam" else None
+            explanations = explain(model, layer, pictures, targets, probabilities, **options)
+            faulty = next((e for e in explanations if e.fault), None)
+            remedy = find_remedy(model, method, layer, faulty) if faulty else None
+            columns.append(MapSet(run, class_names, method, layer, target, explanations, remedy))
     return columns
+
+
+def methods_and_layers(
+    model: nn.Module, methods: Sequence[str], layer_names: Sequence[str]
+) -> list[tuple[str, MapLayer | None]]:
+    """Each method with each layer that it is to look at, ``auto`` and ``default`` resolved, nothing twice."""
+    pairs = {}
+    for method in methods:
+        if method == "auto":
+            choice = choose(model)
+            pairs[choice.method, choice.layer and choice.layer.name] = choice.method, choice.layer
+            continue
+        for name in layer_names if uses_layer(method) else [None]:
+            layer = name and (default_layer(model, method) if name == "default" else map_layer(model, name))
+            pairs[method, layer and layer.name] = method, layer
+    return list(pairs.values())
 
 
 def report_faults(columns: list[MapSet]) -> None:
@@ -98,7 +115,9 @@ def report_faults(columns: list[MapSet]) -> None:
 def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> None:
     """Every layer whose output is a map, the default one marked."""
     model = restore_model(run.config, run.load_checkpoint(f"{args.checkpoint}.pt")).to(device)
-    default, found = map_layer(model).name, map_layers(model)
+    choice, default, found = choose(model), map_layer(model).name, map_layers(model)
+    place = f" at {choice.layer.name}" if choice.layer else ""
+    print(f"auto: {choice.method}{place} ({choice.rule})")
     rows = [
         (
             layer.name,
@@ -109,4 +128,5 @@ def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> Non
     ]
     print_table(rows, header=("layer", "grid", ""))
     layers = {layer.name: list(layer.grid) for layer, reached in found if reached}
-    print_result({"run": str(run.directory), "default": default, "layers": layers})
+    auto = {"method": choice.method, "layer": choice.layer and choice.layer.name, "rule": choice.rule}
+    print_result({"run": str(run.directory), "auto": auto, "default": default, "layers": layers})
