@@ -218,15 +218,6 @@ def test_an_exif_rotation_turns_the_map(vit_run, photo, tmp_path):
     gradcam.main(
         [str(vit_run), "--image", *(str(tmp_path / f"{name}.png") for name in ("upright", "turned"))]
         + ["--target", "1", "--method", "gradcam"]
-            str(vit_run),
-            "--image",
-            str(tmp_path / "upright.png"),
-            str(tmp_path / "turned.png"),
-            "--target",
-            "1",
-            "--method",
-            "gradcam",
-        ]
     )
     np.testing.assert_array_equal(read(vit_run, "upright-gradcam")[1], read(vit_run, "turned-gradcam")[1])
 
