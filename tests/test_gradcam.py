@@ -215,10 +215,8 @@ def test_an_exif_rotation_turns_the_map(vit_run, photo, tmp_path):
     exif[0x0112] = 3  # turned by half
     upright.save(tmp_path / "upright.png")
     upright.rotate(180).save(tmp_path / "turned.png", exif=exif)
-    gradcam.main(
-        [str(vit_run), "--image", *(str(tmp_path / f"{name}.png") for name in ("upright", "turned"))]
-        + ["--target", "1", "--method", "gradcam"]
-    )
+    files = [str(tmp_path / f"{name}.png") for name in ("upright", "turned")]
+    gradcam.main([str(vit_run), "--image", *files, "--target", "1", "--method", "gradcam"])
     np.testing.assert_array_equal(read(vit_run, "upright-gradcam")[1], read(vit_run, "turned-gradcam")[1])
 
 

@@ -47,7 +47,7 @@ def test_runs_are_measured_and_compared(analyzed, family_runs):
             for figure in ("statistics", "faithfulness", "randomization", "attention")
         )
     both = json.loads((output / "explanations.json").read_text())
-    assert [run["run"] for run in both["runs"]] == ["vit", "swin"] and len(both["pairs"]) == 3
+    assert [run["run"] for run in both["runs"]] == ["vit", "swin"] and len(both["pairs"]) == 4
     report = (output / "explanations.md").read_text()
     assert all(sentence in report for sentence in [*results["swin"]["verdict"], *both["pairs"]])
     assert (output / "explanations.png").stat().st_size > 5000
