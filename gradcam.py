@@ -71,7 +71,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--list-layers", action="store_true", help="show what --layer can be, and stop")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="where the images come from")
     parser.add_argument("--seed", type=int, default=0, help="of --random, --per-class and --analyze")
-    parser.add_argument("--method", nargs="+", default=["gradcam"], metavar="M", help=f"of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        metavar="M",
+        help=f"of {', '.join(METHODS)} (default: auto, by the architecture; with --layer lrp)",
+    )
     parser.add_argument(
         "--pretrained", metavar="FILE", help="weights of a MODEL: a file or folder (default: timm's own)"
     )
@@ -93,6 +98,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(words)
     args.overrides = overrides
+    args.method = args.method or (["lrp"] if args.layer else ["auto"])
     return args
 
 
@@ -106,7 +112,7 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise ValueError(f"--{option} {twice[0]} is given twice; give each once")
     if args.layer and not any(map(uses_layer, args.method)):
         raise ValueError(
-            f"--layer has no effect on {', '.join(args.method)}, which follows attention through all layers"
+            f"--layer has no effect on {', '.join(args.method)}, which looks where it must; name a --method such as lrp"
         )
     if args.analyze is not None and args.target is not None:
         raise ValueError("--analyze explains the predicted class of every image; leave out --target")

@@ -45,6 +45,7 @@ from scipy.stats import spearmanr
 from common.config import Config
 from common.devices import autocast, keep_freed_memory, select_device
 from explanation.attribution import heat_maps
+from explanation.automatic import choose, relevance_layer
 from explanation.layers import MapLayer, map_layer
 from models import create_model
 
@@ -121,6 +122,24 @@ def compare(model, images: torch.Tensor, method: str, variants: dict, rounds: in
     return results
 
 
+def relevance_cost(model, images: torch.Tensor, rounds: int, batch: int) -> dict[str, float]:
+    """Median time of lrp over that of our Grad-CAM, measured in turn: at Grad-CAM's layer, at its own, and of auto."""
+    layer, choice, targets = map_layer(model), choose(model), [0] * len(images)
+    sides = {"gradcam": ("gradcam", layer), f"lrp at {layer.name}": ("lrp", layer)}
+    sides[f"lrp at {relevance_layer(model).name}"] = ("lrp", relevance_layer(model))
+    sides[f"auto ({choice.method})"] = (choice.method, choice.layer)
+    unit = "per_second" if images.device.type == "cuda" else "per_cpu_second"
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds + 1):
+        for name, (method, place) in sides.items():
+            _, seconds = timed(
+                lambda m=method, x=place: ours(model, x, images, targets, m, "fp32", None, batch), images.device
+            )
+            times[name].append(seconds[unit])
+    warm = {name: np.array(seconds[1:]) for name, seconds in times.items()}
+    return {name: float(np.median(seconds / warm["gradcam"])) for name, seconds in warm.items()}
+
+
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=MODELS, help="names of timm's ViTs and Swins")
@@ -131,6 +150,9 @@ def main(argv=None) -> None:
     parser.add_argument("--image-size", type=int, help="default: the model's")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3, help="of gradcam; scorecam runs once")
+    parser.add_argument(
+        "--relevance", action="store_true", help="time of lrp and auto over our Grad-CAM's, nothing else"
+    )
     parser.add_argument("--device")
     parser.add_argument("--output", type=Path, default=Path("outputs/explain.json"), help="where the results go")
     args = parser.parse_args(argv)
@@ -145,7 +167,13 @@ def main(argv=None) -> None:
         )
         torch.manual_seed(0)
         model = create_model(config, num_classes=10).to(device).eval()
-        for method in args.methods:
+        if args.relevance:
+            images = torch.randn(args.images, 3, size, size, device=device)
+            results[f"{name} relevance"] = cost = relevance_cost(model, images, args.rounds, args.batch_size)
+            print(
+                name, "time over gradcam's:", ", ".join(f"{key} {value:.2f}" for key, value in cost.items()), flush=True
+            )
+        for method in () if args.relevance else args.methods:
             count = args.images if method == "gradcam" else args.score_images
             noise = torch.randn(count, 3, size // 16, size // 16, device=device)
             images = F.interpolate(noise, size=(size, size), mode="bicubic")

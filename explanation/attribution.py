@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from architectures.kernels import fused_attention
 from explanation import methods
 from explanation.attention_maps import attention_of
+from explanation.automatic import choose
 from explanation.layers import MapLayer
+from explanation.lrp import relevance
 from explanation.masking import ablation_cam, score_cam
 from explanation.methods import check_method
 from explanation.rollout import attention_rollout, gradient_rollout
 
 ROLLOUT_BATCH = 16  # images whose attention matrices are kept at once
 
-REMEDY = "choose another --layer (for transformers the last block's norm1) or a --method such as layercam"
+REMEDY = "choose another --layer, or leave out --layer and --method"
 
 
 def heat_maps(
@@ -57,6 +59,9 @@ def heat_maps(
             without attention.
     """
     check_method(method)
+    if method == "auto":
+        choice = choose(model)
+        method, layer = choice.method, choice.layer
     if channels is not None and method != "scorecam":
         raise ValueError(f"the number of channels is an option of scorecam, not of {method}")
     model.requires_grad_(False)
@@ -79,10 +84,15 @@ def _attention(model, layer, images, patch, context) -> np.ndarray:
 
 
 def _own_maps(model, layer, images, targets, method, context, channels) -> np.ndarray:
-    if method == "gradrollout":
+    if method == "lrp":
+        return relevance(model, layer, images, targets, context=context).cpu().numpy()
+    if method in ("gradrollout", "lrprollout"):
         parts = zip(images.split(ROLLOUT_BATCH), torch.tensor(list(targets)).split(ROLLOUT_BATCH))
-        maps = [gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts]
-        return torch.cat(maps).cpu().numpy()
+        maps = torch.cat([gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts])
+        if method == "lrprollout":
+            factor = relevance(model, layer, images, targets, context=context).clamp(min=0)
+            maps = maps * nn.functional.interpolate(factor[:, None], maps.shape[1:], mode="bilinear")[:, 0]
+        return maps.cpu().numpy()
     with torch.inference_mode():
         if method == "rollout":
             maps = torch.cat([attention_rollout(model, x, context=context) for x in images.split(ROLLOUT_BATCH)])

@@ -94,6 +94,31 @@ def default_layer_names(
     return [info["module"] for info in getattr(model, "feature_info", [])][::-1], "the last stage"
 
 
+def stage_starts(model: nn.Module) -> list[str]:
+    """The first ``norm1`` of each stage of transformer blocks: one for a ViT, one per grid for a Swin, none for a ResNet."""
+    norms = [name for name, _ in model.named_modules() if name.endswith(".norm1") and "blocks." in name]
+    first_of = {}  # stage -> its first norm
+    for name in norms:
+        first_of.setdefault(name[: name.rindex("blocks.")], name)
+    attends = any(hasattr(module, "attn_drop") for module in model.modules())
+    return list(first_of.values()) if attends else []
+
+
+def usual_layers(model: nn.Module) -> dict[str, str]:
+    """Where heat maps are usually taken: the place in words -> the layer's name. Only what is a map at this image size."""
+    starts, names = stage_starts(model), [name for name, _ in model.named_modules()]
+    if starts:
+        last = [name for name in names if name.endswith(".norm1") and "blocks." in name][-1]
+        usual = {"embedded patches": "patch_embed", "first norm1 of the last stage": starts[-1]}
+        usual["start of the last stage"] = starts[-1].rpartition("blocks.0.")[0] + "downsample"
+        usual |= {"last norm1": last, "last block": last.removesuffix(".norm1"), "final norm": "norm"}
+    else:
+        usual = {f"stage {i + 1}": info["module"] for i, info in enumerate(getattr(model, "feature_info", []))}
+    shapes = _output_shapes(model)
+    layers = {place: _describe_layer(model, name, shapes.get(name)) for place, name in usual.items() if name in names}
+    return {place: layer.name for place, layer in layers.items() if layer and layer.grid != (1, 1)}
+
+
 @contextmanager
 def _outputs(model: nn.Module, modules: dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """The model in evaluation mode, ``see(name, output)`` called for each of the modules that runs."""

@@ -16,7 +16,8 @@ LIBRARY = {
 }
 """Ours -> the class's name in pytorch_grad_cam."""
 ROLLOUTS = ("rollout", "gradrollout")
-METHODS = (*LIBRARY, "scorecam", "ablationcam", *ROLLOUTS, "attention")
+METHODS = ("auto", *LIBRARY, "lrp", "lrprollout", "scorecam", "ablationcam", *ROLLOUTS, "attention")
+"""auto: method and layer by the architecture, see automatic.choose."""
 
 
 def check_method(method: str) -> None:
@@ -28,6 +29,6 @@ def check_method(method: str) -> None:
 
 
 def uses_layer(method: str) -> bool:
-    """Whether the method looks at one layer; the rollouts follow attention through all of them."""
+    """Whether a layer can be named: the rollouts follow attention through all of them, and auto chooses its own."""
     check_method(method)
-    return method not in ROLLOUTS
+    return method not in ("auto", *ROLLOUTS)

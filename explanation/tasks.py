@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from common.runs import Folder, Run, comparison_folder
 from data import load_data_of
 from explanation import figures
 from explanation.attention_maps import attention_layer
+from explanation.automatic import choose, default_layer
 from explanation.layers import MapLayer, map_layer, map_layers
 from explanation.maps import MapSet, attention_of_heads, explain, find_remedy, predict_pictures
 from explanation.methods import uses_layer
@@ -127,26 +129,37 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
     check_targets(args.target or [], class_names, pictures)
     probabilities = predict_pictures(model, pictures, batch_size)
     columns = []
-    for method in args.method:
-        for layer in _layers(model, names, method):
-            for target in args.target or [None]:
-                targets = choose_targets(target, class_names, pictures, probabilities)
-                options = dict(method=method, batch_size=batch_size, precision=args.precision)
-                options["channels"] = args.channels if method == "scorecam" else None
-                options["patch"] = args.patch if method == "attention" else None
-                explanations = explain(model, layer, pictures, targets, probabilities, **options)
-                faulty = next((e for e in explanations if e.fault), None)
-                remedy = find_remedy(model, method, layer, faulty) if faulty else None
-                heads = attention_of_heads(model, layer, pictures, args.patch) if method == "attention" else {}
-                columns.append(MapSet(run, class_names, method, layer, target, explanations, remedy, **heads))
+    for method, layer in methods_and_layers(model, args.method, names):
+        for target in args.target or [None]:
+            targets = choose_targets(target, class_names, pictures, probabilities)
+            options = dict(method=method, batch_size=batch_size, precision=args.precision)
+            options["channels"] = args.channels if method == "scorecam" else None
+            options["patch"] = args.patch if method == "attention" else None
+            explanations = explain(model, layer, pictures, targets, probabilities, **options)
+            faulty = next((e for e in explanations if e.fault), None)
+            remedy = find_remedy(model, method, layer, faulty) if faulty else None
+            heads = attention_of_heads(model, layer, pictures, args.patch) if method == "attention" else {}
+            columns.append(MapSet(run, class_names, method, layer, target, explanations, remedy, **heads))
     return columns
 
 
-def _layers(model: nn.Module, names: list[str], method: str) -> list[MapLayer | None]:
-    if not uses_layer(method):
-        return [None]
-    find = attention_layer if method == "attention" else map_layer
-    return [find(model, None if name == "default" else name) for name in names]
+def methods_and_layers(
+    model: nn.Module, methods: Sequence[str], layer_names: Sequence[str]
+) -> list[tuple[str, MapLayer | None]]:
+    """Each method with each layer that it is to look at, ``auto`` and ``default`` resolved, nothing twice."""
+    pairs = {}
+    for method in methods:
+        if method == "auto":
+            choice = choose(model)
+            pairs[choice.method, choice.layer and choice.layer.name] = choice.method, choice.layer
+            continue
+        for name in layer_names if uses_layer(method) else [None]:
+            if method == "attention":
+                layer = attention_layer(model, None if name == "default" else name)
+            else:
+                layer = name and (default_layer(model, method) if name == "default" else map_layer(model, name))
+            pairs[method, layer and layer.name] = method, layer
+    return list(pairs.values())
 
 
 def report_faults(columns: list[MapSet]) -> None:
@@ -167,7 +180,9 @@ def report_faults(columns: list[MapSet]) -> None:
 def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> None:
     """Every layer whose output is a map, the default one marked."""
     model = restore_model(run.config, run.load_checkpoint(f"{args.checkpoint}.pt")).to(device)
-    default, found = map_layer(model).name, map_layers(model)
+    choice, default, found = choose(model), map_layer(model).name, map_layers(model)
+    place = f" at {choice.layer.name}" if choice.layer else ""
+    print(f"auto: {choice.method}{place} ({choice.rule})")
     rows = [
         (
             layer.name,
@@ -178,4 +193,5 @@ def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> Non
     ]
     print_table(rows, header=("layer", "grid", ""))
     layers = {layer.name: list(layer.grid) for layer, reached in found if reached}
-    print_result({"run": str(run.directory), "default": default, "layers": layers})
+    auto = {"method": choice.method, "layer": choice.layer and choice.layer.name, "rule": choice.rule}
+    print_result({"run": str(run.directory), "auto": auto, "default": default, "layers": layers})

@@ -52,7 +52,7 @@ def test_images_of_each_class(vit_run):
 
 
 def test_the_written_map_is_that_of_the_image_and_the_class(vit_run):
-    gradcam.main([str(vit_run), "--index", "7", "--target", "3"])
+    gradcam.main([str(vit_run), "--index", "7", "--target", "3", "--method", "gradcam"])
     values, map_ = read(vit_run, "test-7-gradcam")
     run = Run.open(vit_run)
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
@@ -88,11 +88,11 @@ def test_several_runs_make_one_grid(family_runs, tmp_path):
 
 
 def test_blank_maps_are_named_after_the_rest_is_written(family_runs, capsys):
-    with pytest.raises(ValueError, match=r"gradcam at blocks\.1: 2 of 2 maps are unusable \(test-0: the map is blank"):
+    with pytest.raises(ValueError, match=r"lrp at blocks\.1: 2 of 2 maps are unusable \(test-0: the map is blank"):
         gradcam.main([str(family_runs["vit"]), "--index", "0", "1", "--layer", "blocks.1"])
     printed = capsys.readouterr().out
-    assert printed.count("the map is blank") == 2 and "grid-gradcam.png" in printed
-    assert not list((family_runs["vit"] / "gradcam").glob("test-*-gradcam.png"))
+    assert printed.count("the map is blank") == 2 and "grid-lrp.png" in printed
+    assert not list((family_runs["vit"] / "gradcam").glob("test-*-lrp.png"))
 
 
 def test_some_blank_maps_are_a_warning(capsys):
@@ -126,6 +126,27 @@ def test_runs_of_different_images_make_no_grid(vit_run, family_runs):
 
 def result_of(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
+
+
+def test_auto_is_the_default_and_says_what_it_chose(family_runs, capsys):
+    chosen = {}
+    for name, run in family_runs.items():
+        gradcam.main([str(run), "--index", "3", "--target", "label"])
+        chosen[name] = result_of(capsys)
+        gradcam.main([str(run), "--list-layers"])
+        listed = result_of(capsys)["auto"]
+        assert (listed["method"], listed["layer"]) == (chosen[name]["method"], chosen[name]["layer"])
+    assert chosen["resnet"]["method"] == "gradcam" and chosen["resnet"]["layer"].startswith("layer")
+    assert chosen["vit"]["layer"] == "patch_embed" and chosen["swin"]["layer"].startswith("layers.1.")
+    gradcam.main([str(family_runs["vit"]), "--index", "3", "--method", "auto", chosen["vit"]["method"]])
+    assert "maps" not in result_of(capsys)  # the same map is drawn once
+
+
+def test_a_layer_without_a_method_is_explained_by_relevance(family_runs, capsys):
+    gradcam.main([str(family_runs["vit"]), "--index", "3", "--layer", "blocks.1.norm1", "--target", "label"])
+    assert result_of(capsys)["method"] == "lrp"
+    with pytest.raises(ValueError, match="--layer has no effect on auto"):
+        gradcam.main([str(family_runs["vit"]), "--index", "3", "--layer", "norm", "--method", "auto"])
 
 
 def test_several_methods_make_one_map_each_and_a_grid(family_runs, capsys):
@@ -194,9 +215,8 @@ def test_an_exif_rotation_turns_the_map(vit_run, photo, tmp_path):
     exif[0x0112] = 3  # turned by half
     upright.save(tmp_path / "upright.png")
     upright.rotate(180).save(tmp_path / "turned.png", exif=exif)
-    gradcam.main(
-        [str(vit_run), "--image", str(tmp_path / "upright.png"), str(tmp_path / "turned.png"), "--target", "1"]
-    )
+    files = [str(tmp_path / f"{name}.png") for name in ("upright", "turned")]
+    gradcam.main([str(vit_run), "--image", *files, "--target", "1", "--method", "gradcam"])
     np.testing.assert_array_equal(read(vit_run, "upright-gradcam")[1], read(vit_run, "turned-gradcam")[1])
 
 

@@ -31,7 +31,7 @@ from explanation.quality.randomization import correlation_with_depth
 from explanation.quality.report import BASELINES, verdict
 from models import create_model, input_spec, preprocessing, restore_model
 
-DEFAULT_METHODS = ("gradcam", "hirescam", "layercam")
+DEFAULT_METHODS = ("auto", "gradcam", "hirescam", "layercam")
 ROAD_IMAGES, ATTENTION_IMAGES, RANDOMIZED_IMAGES = 64, 64, 32
 """How many images of the sample the slow measures see: intervals say what that costs."""
 

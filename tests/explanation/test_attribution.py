@@ -250,7 +250,7 @@ def test_a_layer_in_front_of_an_in_place_activation():
 
 
 def test_rollouts_look_at_no_layer():
-    assert [method for method in METHODS if not uses_layer(method)] == ["rollout", "gradrollout"]
+    assert [method for method in METHODS if not uses_layer(method)] == ["auto", "rollout", "gradrollout"]
     model = build("vit")
     images = random_images(model, 20)  # more than are kept at once
     for method in ("rollout", "gradrollout"):

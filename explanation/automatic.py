@@ -1,0 +1,70 @@
+"""`--method auto`: which method, at which layer, for which architecture.
+
+The rules are the outcome of benchmarks/planted_pattern.py and benchmarks/real_photos.py; docs/explanations.md has the tables.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from explanation.layers import MapLayer, map_layer, stage_starts, usual_layers
+from explanation.rollout import attention_rollout
+from models import input_spec
+
+
+@dataclass(frozen=True)
+class Choice:
+    method: str
+    layer: MapLayer | None
+    """None where the method looks at none."""
+    rule: str
+    """Why, in words."""
+
+
+def choose(model: nn.Module) -> Choice:
+    """The method and the layer for this architecture. Raises ValueError if no layer of the model gives a map."""
+    stages = len(stage_starts(model))
+    if not stages:
+        return Choice("gradcam", map_layer(model), "no attention: Grad-CAM at the last map larger than one cell")
+    layer = relevance_layer(model)
+    if stages > 1:
+        return Choice("lrp", layer, "stages of patches: relevance where the last stage begins")
+    if _can_roll_out(model):
+        return Choice("lrprollout", layer, "attention over one grid: relevance of the patches times gradient rollout")
+    return Choice("lrp", layer, "attention that cannot be rolled out: relevance of the patches")
+
+
+def relevance_layer(model: nn.Module) -> MapLayer:
+    """Where relevance points best: a ViT's embedded patches; where the last stage of a Swin begins, if it has places.
+
+    Without blocks of attention, and where these are no maps: the layer of the other methods.
+    """
+    starts, usual = stage_starts(model), usual_layers(model)
+    if len(starts) == 1 and "embedded patches" in usual:
+        return map_layer(model, usual["embedded patches"])
+    for name in reversed(starts[1:]):
+        before = name.rpartition("blocks.")[0] + "downsample"
+        for candidate in (before, name):
+            try:
+                layer = map_layer(model, candidate)
+            except ValueError:  # no such layer, or no map
+                continue
+            if layer.grid != (1, 1):
+                return layer
+    return map_layer(model)
+
+
+def default_layer(model: nn.Module, method: str) -> MapLayer:
+    """Where ``method`` looks if no layer is named."""
+    return relevance_layer(model) if method in ("lrp", "lrprollout") else map_layer(model)
+
+
+def _can_roll_out(model: nn.Module) -> bool:
+    image = torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device)
+    try:
+        with torch.inference_mode():
+            attention_rollout(model, image)
+    except ValueError:
+        return False
+    return True

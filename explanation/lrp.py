@@ -1,0 +1,127 @@
+"""Layer-wise relevance propagation for transformers, as gradient x activation of a model that is linear along the way.
+
+Ali et al. 2022, "XAI for Transformers: Better Explanations through Conservative Propagation" (ICML, equations 8 to 12):
+attention matrices and LayerNorm's deviations count as constants, and so does the ratio GELU(x) / x. What is left is linear
+in a layer's output a: the class score is the sum of a x gradient over all of its tokens, plus what the biases behind the
+layer add. HiResCAM, which differentiates LayerNorm, loses what already points at the class: a LayerNorm does not see its
+input's length, so that the plain gradient has no part along it.
+
+Legend: B images, C channels, h w the layer's grid.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from explanation.layers import MapLayer
+
+SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax)
+ACTIVATIONS = (F.gelu, F.silu)  # ReLU needs no rule: its gradient is its ratio
+
+
+def relevance(
+    model: nn.Module,
+    layer: MapLayer,
+    images: Tensor,
+    targets: Sequence[int],
+    *,
+    context: Callable[[], AbstractContextManager] = nullcontext,
+) -> Tensor:
+    """What each cell of the layer adds to the score of one class per image; one forward and one backward pass.
+
+    Nothing in the model is replaced: the rules hold within this call. Parameters may be frozen. A model without attention,
+    LayerNorm, GELU and SiLU gets plain gradient x activation.
+
+    Args:
+        images: preprocessed B 3 H W.
+        targets: the class to explain, one per image.
+        context: in which the model runs, such as autocast.
+    Returns:
+        float32 B h w, of either sign, in logits.
+    Raises:
+        ValueError: no gradient of the class score reaches the layer.
+    """
+    with torch.enable_grad(), context(), _cut_graph(layer.module) as outputs, LinearRules():
+        logits = model(images)
+    scores = logits[torch.arange(len(images)), list(targets)].sum()
+    gradient = None
+    if outputs and scores.requires_grad:
+        (gradient,) = torch.autograd.grad(scores, outputs[-1], allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            f"lrp at {layer.name}: no gradient of the class score reaches this layer; leave out --layer, or choose another"
+        )
+    return (layer.to_maps(outputs[-1].detach()).float() * layer.to_maps(gradient).float()).sum(dim=1)
+
+
+@contextmanager
+def _cut_graph(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Let the graph begin at the module's output; yields the list of its outputs."""
+    outputs: list[Tensor] = []
+
+    def cut(module, args, output):
+        outputs.append(output.detach().requires_grad_())
+        return outputs[-1].clone()  # which may be changed in place
+
+    handle = module.register_forward_hook(cut)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+class LinearRules(TorchFunctionMode):
+    """Within it, torch's own LayerNorm, softmax, attention, GELU and SiLU give the same values and other gradients."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.layer_norm:
+            return _layer_norm(*args, **kwargs)
+        if func in SOFTMAX:
+            return func(args[0].detach(), *args[1:], **kwargs)
+        if func is F.scaled_dot_product_attention:  # of queries, keys and values the values alone carry a gradient
+            return func(args[0].detach(), args[1].detach(), *args[2:], **kwargs)
+        if func in ACTIVATIONS:
+            return _FixedRatio.apply(args[0], func(args[0].detach(), *args[1:], **kwargs))
+        return func(*args, **kwargs)
+
+
+def _layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
+    return _FixedDeviation.apply(x, normalized_shape, weight, bias, eps)
+
+
+class _FixedDeviation(torch.autograd.Function):
+    """LayerNorm whose deviation is a constant: (x - mean x) / deviation, scaled and shifted."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, shape, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+        # float32 within autocast as well: there x and the weights may differ in precision.
+        out, _, inverse_deviation = torch.native_layer_norm(x.float(), shape, weight, bias, eps)
+        ctx.save_for_backward(weight, inverse_deviation)
+        ctx.dims, ctx.dtype = tuple(range(-len(shape), 0)), x.dtype
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        weight, inverse_deviation = ctx.saved_tensors
+        if weight is not None:
+            gradient = gradient * weight
+        gradient = (gradient - gradient.mean(ctx.dims, keepdim=True)) * inverse_deviation
+        return gradient.to(ctx.dtype), None, None, None, None
+
+
+class _FixedRatio(torch.autograd.Function):
+    """An activation f that counts as x times the constant f(x) / x; at 0 the ratio of GELU and SiLU is 1/2."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, out: Tensor) -> Tensor:
+        ctx.save_for_backward(torch.where(x == 0, 0.5, out / x))
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient * ctx.saved_tensors[0], None
