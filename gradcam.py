@@ -21,7 +21,7 @@ from pathlib import Path
 
 from common.config_files import split_overrides
 from common.console import run_script
-from common.runs import open_runs
+from common.runs import VECTOR_FORMATS, open_runs
 from explanation.methods import METHODS, check_method, uses_layer
 
 
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     device = select_device(args.device)
     made = {name: open_pretrained(name, args.pretrained).directory for name in models}
-    runs = open_runs([made.get(name, Path(name)) for name in args.runs], args.output, args.overrides)
+    directories = [made.get(name, Path(name)) for name in args.runs]
+    runs = open_runs(directories, args.output, args.overrides, figure_format=args.format)
     if args.analyze is not None:
         tasks.analyze(runs, args, device)
     elif args.similarity is not None:
@@ -94,6 +95,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--channels", type=int, metavar="K", help="scorecam: measure the K strongest channels alone")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to explain")
     parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
+    parser.add_argument("--format", choices=VECTOR_FORMATS, help="write every figure as this beside its PNG")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(words)

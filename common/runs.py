@@ -38,11 +38,16 @@ LOG_COLUMNS = (
     "images_per_second",
 )
 TEST_COLUMNS = ("test_loss", "test_accuracy")  # of runs with train.log_test
+VECTOR_FORMATS = ("pdf", "svg")
+VECTOR_DPI = 300  # of the photos in them
 PACKAGES = ("torch", "torchvision", "timm", "grad-cam", "scikit-learn", "matplotlib", "fvcore", "numpy", "pillow")
 
 
 class Folder:
     """A place for results. Paths are relative to it; every file is written beside its place, then renamed."""
+
+    figure_format: str | None = None
+    """One of VECTOR_FORMATS, as which every figure is written beside its PNG."""
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
@@ -72,7 +77,15 @@ class Folder:
         return self.save_text(name, json.dumps(values, indent=2, default=_plain, allow_nan=False) + "\n")
 
     def save_figure(self, name: str, figure) -> Path:
-        return self.write(name, figure.savefig)
+        """The figure as ``name``, a PNG, and beside it as `figure_format`, if one is asked for; returns the PNG's path."""
+        path = self.write(name, figure.savefig)
+        if self.figure_format:
+            from matplotlib import rc_context
+
+            with rc_context({"pdf.fonttype": 42}):  # TrueType, which publishers ask for
+                beside = str(Path(name).with_suffix(f".{self.figure_format}"))
+                self.write(beside, lambda path: figure.savefig(path, dpi=VECTOR_DPI))
+        return path
 
     def save_arrays(self, name: str, **arrays: np.ndarray) -> Path:
         import numpy as np
@@ -195,15 +208,23 @@ def scalar_writer(run: Run):
     return SummaryWriter(str(run.path("tensorboard")))
 
 
-def open_runs(directories: Sequence[Path], output: Path | None, overrides: Sequence[str] = ()) -> list[Run]:
+def open_runs(
+    directories: Sequence[Path],
+    output: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    figure_format: str | None = None,
+) -> list[Run]:
     """The finished runs in ``directories``, each once, for a comparison in ``output``.
 
+    ``figure_format``: of `VECTOR_FORMATS`; what the figures of these runs, and of their comparison, are also written as.
     Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
     of a single run.
     """
     runs: dict[str, Run] = {}
     for directory in {path.resolve(): path for path in directories}.values():
         run = Run.open_finished(directory, overrides)
+        run.figure_format = figure_format
         other = runs.setdefault(run.config.name, run)
         if other is not run:
             raise ValueError(
@@ -216,13 +237,17 @@ def open_runs(directories: Sequence[Path], output: Path | None, overrides: Seque
 
 def comparison_folder(runs: Sequence[Run], output: Path | None, suffix: str = "") -> Folder:
     """Where results over several runs go: ``output``, or a folder of their names and ``suffix`` below ``comparisons``."""
-    if output is not None:
-        return Folder(output)
+    folder = Folder(output or _comparison_path(runs, suffix))
+    folder.figure_format = runs[0].figure_format
+    return folder
+
+
+def _comparison_path(runs: Sequence[Run], suffix: str) -> Path:
     names = [run.config.name.replace("/", "-") for run in runs]
     name = "-vs-".join(names)
     if len(name) > 80:
         name = f"{names[0]}-and-{len(runs) - 1}-more"
-    return Folder(Path(runs[0].config.output_root) / "comparisons" / f"{name}{suffix}")
+    return Path(runs[0].config.output_root) / "comparisons" / f"{name}{suffix}"
 
 
 def is_run(directory: Path) -> bool:

@@ -76,6 +76,7 @@ def similarity(runs: list[Run], args: argparse.Namespace, device: torch.device) 
         layers = (represented[i].names, represented[j].names)
         pairs.append({"names": (names[i], names[j]), "layers": layers, "cka": matrix.tolist()})
     folder = comparison_folder(runs, args.output) if len(runs) > 1 else Folder(runs[0].path("gradcam"))
+    folder.figure_format = args.format
     about = {"images": args.similarity, "split": args.split, "seed": args.seed, "checkpoint": args.checkpoint}
     title = f"{args.similarity} images of the {args.split} split"
     written = [

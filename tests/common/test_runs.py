@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import evaluate
 import gradcam
-from common.runs import Run
+from common.runs import Run, comparison_folder, open_runs
 
 OLD_RUN = Path(__file__).parent / "before_packages"
 """Written when all modules stood at the root: digits at 8 px, a shallow ViT of width 8, two epochs."""
@@ -37,3 +38,15 @@ def test_a_run_of_the_old_layout_is_explained_and_resumed(old_run):
     run = Run.open_finished(old_run)
     assert len(run.read_log()) == 2
     assert {"model", "optimizer"} <= run.load_checkpoint("last.pt").keys()
+
+
+def test_figures_are_also_written_as_vectors_where_a_format_is_asked_for(old_run, tmp_path):
+    figure = Figure(figsize=(1, 1))
+    for figure_format, start in (("pdf", b"%PDF"), ("svg", b"<?xml")):
+        (run,) = open_runs([old_run], None, figure_format=figure_format)
+        for folder in (run, comparison_folder([run], tmp_path / "comparison")):
+            assert folder.save_figure("v1.5.png", figure) == folder.path("v1.5.png")
+            assert folder.path("v1.5.png").read_bytes().startswith(b"\x89PNG")
+            assert folder.path(f"v1.5.{figure_format}").read_bytes().startswith(start)
+    Run.open(old_run).save_figure("plain.png", figure)
+    assert [path.name for path in old_run.glob("plain.*")] == ["plain.png"]
