@@ -1,7 +1,7 @@
 # make quickstart   train, evaluate and explain a small Vision Transformer on embedded data
 # make test         lint, format check and tests
 # make test-slow    seeded runs that must reach a number
-# make study-a      one of the five studies (a to e, see README.md), to its report; finished runs are skipped, unfinished ones
+# make study-a      one of the five studies (a to e, see docs/studies.md), to its report; finished runs are skipped, unfinished ones
 #                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs
 # make clean        remove what quickstart and the tests made
 

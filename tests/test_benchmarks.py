@@ -2,15 +2,11 @@
 
 import importlib
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-import evaluate
-from benchmarks import results
 
 PROJECT = Path(__file__).parents[1]
 
@@ -25,18 +21,6 @@ def test_the_throughput_benchmark_measures_both_sides(tmp_path):
     for stage in (results["data at 32 px"]["data"], results["shallow_vit at 32 px"]["train"]):
         for unit in ("per_second", "per_cpu_second"):
             assert stage[unit]["A"] > 0 and stage[unit]["B"] > 0
-
-
-def test_results_are_written_from_the_runs(vit_run, tmp_path):
-    shutil.copytree(vit_run, tmp_path / "outputs" / "tiny")
-    evaluate.main([str(tmp_path / "outputs" / "tiny")])
-    results.main([str(tmp_path / "outputs"), "--output", str(tmp_path / "RESULTS.md")])
-    text = (tmp_path / "RESULTS.md").read_text()
-    metrics = json.loads((tmp_path / "outputs" / "tiny" / "metrics.json").read_text())
-    assert f"| tiny | shallow_vit | digits | 16x16 | 2 | 0 | 180 | {100 * metrics['accuracy']:.2f} |" in text
-    assert "could not be downloaded" in text
-    with pytest.raises(ValueError, match="has no evaluated runs"):
-        results.main([str(tmp_path / "empty"), "--output", str(tmp_path / "RESULTS.md")])
 
 
 def test_the_speed_of_the_swins_is_measured_on_equal_terms(capsys):

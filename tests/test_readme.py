@@ -1,16 +1,15 @@
-"""What the README tells one to write when adding a dataset, a model or a CAM method works as it stands there."""
+"""The README and docs/: snippets work as they stand there, links lead somewhere, files named exist."""
 
 import json
 import re
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from support import TINY_VIT, make_config, write_config
+from support import PROJECT, TINY_VIT, make_config, write_config
 from timm.models import register_model
 from torch import nn
 
@@ -23,13 +22,13 @@ from explanation.quality.randomization import layer_groups
 from images import sources
 from models import apply_tuning, create_model, input_spec
 
-README = Path(__file__).parents[1] / "README.md"
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 DIGITS = {"data": TINY_VIT["data"], "train": {"epochs": 1, "amp": "fp32"}, "evaluate": TINY_VIT["evaluate"]}
 
 
 def snippet(title):
-    """The first block of code after a paragraph's title."""
-    text = README.read_text(encoding="utf-8").split(f"**{title}.**")[1]
+    """The first block of code below a heading of docs/extending.md."""
+    text = (PROJECT / "docs" / "extending.md").read_text(encoding="utf-8").split(f"## {title}\n")[1]
     return re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
 
 
@@ -45,17 +44,52 @@ def result_of(capsys):
 
 @pytest.fixture(scope="module")
 def tiny_conv():
-    return run_as_module("architectures.tiny_conv", snippet("Add a model")).TinyConv
+    return run_as_module("architectures.tiny_conv", snippet("A model")).TinyConv
 
 
 def build(name, **model):
     return create_model(make_config(model={"name": name, **model}), num_classes=10)
 
 
+# ---------------------------------------------------------------- pages
+
+
+def test_the_readme_is_short():
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 160
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        if not target.startswith(("http://", "https://")):
+            file, _, section = target.partition("#")
+            path = page.parent / file if file else page
+            assert path.is_file(), target
+            assert not section or section in headings(path), target
+
+
+def headings(page):
+    """Names of a page's sections, as links give them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_name_what_exists(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"python -m ((?:benchmarks|comparison|explanation)\.\w+)", text):
+        assert (PROJECT / name.replace(".", "/")).with_suffix(".py").is_file(), name
+    for name in re.findall(r"configs/[\w/.-]+\.yaml", text):
+        assert (PROJECT / name).is_file(), name
+    for name in re.findall(r"(?:^|`)make ([a-z][a-z-]+)", text, re.MULTILINE):
+        assert re.search(rf"^{name}:", (PROJECT / "Makefile").read_text(), re.MULTILINE), name
+
+
 # ---------------------------------------------------------------- a model
 
 
-def test_the_readmes_model_is_trained_evaluated_and_explained(tiny_conv, tmp_path, capsys, caplog):
+def test_the_documented_model_is_trained_evaluated_and_explained(tiny_conv, tmp_path, capsys, caplog):
     path = write_config(tmp_path, {**DIGITS, "model": {"name": "tiny_conv"}}, "toy")
     train.main([str(path), f"output_root={tmp_path}", "train.layer_decay=0.8"])
     assert "No pretrained configuration" not in caplog.text
@@ -79,7 +113,7 @@ def test_the_readmes_model_is_trained_evaluated_and_explained(tiny_conv, tmp_pat
     assert not torch.equal(states[0]["head.weight"], states[1]["head.weight"])
 
 
-def test_the_readmes_model_has_variants_normalisation_and_a_head(tiny_conv, tmp_path):
+def test_the_documented_model_has_variants_normalisation_and_a_head(tiny_conv, tmp_path):
     model = build("tiny_conv_wide")
     assert isinstance(model, tiny_conv) and model.num_features == 128
     assert input_spec(model).mean == (0.485, 0.456, 0.406)
@@ -95,7 +129,7 @@ def test_the_readmes_model_has_variants_normalisation_and_a_head(tiny_conv, tmp_
 
 
 def test_a_model_that_takes_the_image_size_is_given_it():
-    code = snippet("Add a model").replace("num_classes=10,", "num_classes=10, img_size=7,")
+    code = snippet("A model").replace("num_classes=10,", "num_classes=10, img_size=7,")
     code = code.replace("self.num_features = width", "self.num_features, self.side = width, img_size")
     run_as_module("architectures.sized_conv", code.replace("tiny_conv", "sized_conv"))
     assert build("sized_conv").side == 16
@@ -155,8 +189,8 @@ def test_the_default_layer_of_an_unknown_architecture_is_the_last_that_a_gradien
 # ---------------------------------------------------------------- a dataset
 
 
-def test_the_readmes_dataset_is_learned_and_the_same_in_every_process(tmp_path, monkeypatch):
-    code, made = snippet("Add a dataset"), []
+def test_the_documented_dataset_is_learned_and_the_same_in_every_process(tmp_path, monkeypatch):
+    code, made = snippet("A dataset"), []
     for _ in range(2):
         names = {**vars(sources), "DATASETS": {}}
         exec(code, names)
@@ -173,8 +207,8 @@ def test_the_readmes_dataset_is_learned_and_the_same_in_every_process(tmp_path, 
 # ---------------------------------------------------------------- a CAM method
 
 
-def test_the_readmes_cam_method_makes_maps(monkeypatch, vit_run, family_runs):
-    entry = eval("{" + snippet("Add a CAM method") + "}")
+def test_the_documented_cam_method_makes_maps(monkeypatch, vit_run, family_runs):
+    entry = eval("{" + snippet("A CAM method") + "}")
     (name,) = entry
     assert name not in methods.LIBRARY
     monkeypatch.setattr(methods, "LIBRARY", {**methods.LIBRARY, **entry})

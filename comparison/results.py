@@ -1,6 +1,6 @@
-"""Write RESULTS.md from what the scripts left in outputs/: no number in it is typed by hand.
+"""Write docs/results.md from what the scripts left in outputs/: no number in it is typed by hand.
 
-    python -m benchmarks.results            # reads outputs/, writes RESULTS.md
+    python -m comparison.results            # reads outputs/, writes docs/results.md
 
 A run is listed if it has been evaluated on the test split; a comparison if evaluate.py wrote one.
 """
@@ -31,6 +31,7 @@ COLUMNS = {
     "gmacs": "GMACs",
     "minutes": "training (min)",
 }
+OUTPUT = Path("docs/results.md")
 LIMITS = [
     "ImageNet weights could not be downloaded where this was run, so that no fine-tuning from them is reported: the configs of "
     "`configs/cifar10_lr`, `configs/cifar10_freeze` and `configs/cifar10_partial` are tested with local weights only.",
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "folder", nargs="?", type=Path, default=Path("outputs"), help="where runs are (default: outputs)"
     )
-    parser.add_argument("--output", type=Path, default=Path("RESULTS.md"), help="file to write (default: RESULTS.md)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"file to write (default: {OUTPUT})")
     args = parser.parse_args(argv)
     runs = [Run.open(path.parent) for path in sorted(args.folder.rglob("metrics.json")) if is_run(path.parent)]
     if not runs:
