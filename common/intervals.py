@@ -86,15 +86,16 @@ class Family:
         """The level of each single interval at which all of them hold with ``1 - level``."""
         if self._smallest is None:
             return level
-        return float(self._smallest[int(np.ceil(level * len(self._smallest))) - 1])
+        return min(level, float(self._smallest[int(np.ceil(level * len(self._smallest))) - 1]))
 
     def adjust(self, p: float) -> float:
         """The p-value of one difference by itself -> that among all of them."""
         if self._smallest is None:
             return float(p)
         share = float(np.mean(self._smallest <= p))
-        # Beyond what the draws can tell: not below its own p-value, not above Bonferroni's.
-        return max(float(p), min(share, self.count * float(p))) if share < 2 / len(self._smallest) else share
+        if share < 2 / len(self._smallest):  # beyond what the draws can tell: not above Bonferroni's
+            share = min(share, self.count * float(p))
+        return max(float(p), share)
 
 
 def normal_draws(covariance: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from comparison import figures
 from comparison.entries import Entry
-from comparison.significance import paired_difference
+from comparison.significance import class_differences
 from data import load_dataset
 from evaluation import figures as evaluation_figures
 from evaluation.corruptions import SEVERITIES, by_severity
@@ -118,16 +118,12 @@ def _draw_differences(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) ->
     first = reference.name
     labels, drawn = reference.predictions.labels, {}
     for number, entry in enumerate(others, 1):
-        differences = np.full(len(entry.class_names), np.nan)
-        intervals = np.full((len(entry.class_names), 2), np.nan)
-        for k in np.unique(labels):
-            chosen = labels == k
-            differences[k], intervals[k] = paired_difference(
-                entry.predictions.correct[chosen], reference.predictions.correct[chosen]
-            )
+        hits = entry.predictions.correct, reference.predictions.correct
+        differences, intervals = class_differences(*hits, labels, len(entry.class_names))
         figure = figures.per_class_differences(differences, intervals, entry.class_names, names=(entry.name, first))
         caption = (
-            f"Accuracy of {entry.name} less that of {first}, class by class, with paired-bootstrap 95 % intervals."
+            f"Accuracy of {entry.name} less that of {first}, class by class, with intervals that hold for all classes at "
+            "once with 95 %."
         )
         caption += " One seed of each model." if seeded else ""
         drawn[f"class_differences-{number}.png"] = (figure, caption)

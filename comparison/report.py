@@ -15,7 +15,7 @@ from comparison import tables
 from comparison.caveats import caveats, short
 from comparison.entries import Entry, check_comparable, group_by_seed, hardware_of, read_entry, size_of
 from comparison.illustrations import draw
-from comparison.significance import compare_pairs, summarize_seeds
+from comparison.significance import compare_pairs, rule_notes, single_seed_remark, summarize_seeds
 from evaluation.predictions import evaluated_on
 from explanation.quality import report
 
@@ -38,6 +38,7 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
     folder = comparison_folder(runs, output, suffix)
     hits = [np.stack([entry.predictions.correct for entry in group]) for group in groups.values()]
     pairs = compare_pairs(list(groups), hits)
+    verdicts = [pair["sentence"] for pair in pairs] + [remark for remark in [single_seed_remark(pairs)] if remark]
     seeds = {name: summarize_seeds([e.metrics["accuracy"] for e in group]) for name, group in groups.items()}
     warnings = caveats(entries, groups)
     results = [describe(entry) for entry in entries]
@@ -52,7 +53,7 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
         ),
         *([Section("Over seeds", table=seed_rows(seeds))] if len(groups) < len(entries) else []),
         *([Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE])] if reported else []),
-        Section("Which differences are real?", findings=[pair["sentence"] for pair in pairs] or [ONE_MODEL]),
+        Section("Which differences are real?", findings=verdicts or [ONE_MODEL]),
         Section("Before you conclude", findings=warnings),
         Section(
             "Cost", table=tables.comparison_rows(results, tables.COSTS), figures={"cost.png": drawn["cost.png"][1]}
@@ -80,7 +81,7 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
     ]
     shown = ("run", "model", "accuracy (%)", "95 % interval (%)", "parameters (M)", "GMACs", "ms/image")
     print_table([[row[key] for key in shown] for row in rows], header=shown)
-    for line in [pair["sentence"] for pair in pairs] + [f"caveat: {warning}" for warning in warnings]:
+    for line in verdicts + [f"caveat: {warning}" for warning in warnings]:
         print(line)
     names, accuracies = [entry.name for entry in entries], [entry.metrics["accuracy"] for entry in entries]
     print_result({"runs": names, "accuracy": accuracies}, written)
@@ -102,15 +103,11 @@ def data_line(entries: Sequence[Entry]) -> str:
 def notes(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> list[str]:
     first = entries[0].metrics
     kinds = dict.fromkeys(f"{hardware_of(e.metrics)}, attention {e.metrics['attention_kernel']}" for e in entries)
-    several = any(len(group) > 1 for group in groups.values())
-    pairs = len(groups) * (len(groups) - 1) // 2
     return [
         f"The same {first['num_images']:,} images for every run, checked by a hash of labels, positions and file names: "
         f"{first['fingerprint'][:12]}.",
-        "95 % interval of an accuracy: Wilson. Between two runs: paired bootstrap of the difference, and McNemar's test (exact "
-        "up to 50 images on which they disagree, chi-square with continuity correction beyond).",
-        *(["Between models of several seeds: Welch's t-test over their accuracies."] if several else []),
-        *([f"p-values are corrected after Holm for all {pairs} pairs."] if pairs > 1 else []),
+        "95 % interval of an accuracy: Wilson.",
+        *rule_notes([len(group) for group in groups.values()]),
         "GMACs: multiply-accumulates of one image by fvcore with attention counted, whatever kernel computes it; GFLOPs are "
         "twice that. Reports that skip the fused kernel print the figure beside it.",
         "Calibration error: 15 bins of equal width, before temperature scaling.",
@@ -140,7 +137,7 @@ def seed_rows(seeds: Mapping[str, dict]) -> list[dict[str, str]]:
             "mean accuracy (%)": f"{100 * found['mean']:.2f}",
             "standard deviation (points)": documents.NO_VALUE if found["std"] is None else f"{100 * found['std']:.2f}",
             "95 % interval of the mean (%)": documents.NO_VALUE
-            if found["std"] is None
+            if found["mean_ci95"] is None
             else format_interval(found["mean_ci95"], unit=""),
         }
         for name, found in seeds.items()

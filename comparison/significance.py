@@ -216,6 +216,30 @@ def single_seed_remark(pairs: Sequence[dict]) -> str | None:
     )
 
 
+def rule_notes(runs: Sequence[int]) -> list[str]:
+    """By what rule differences were judged, in words, for models of so many runs each."""
+    notes = []
+    if len(runs) > 1 and min(runs) == 1:
+        notes.append(
+            "Between single runs: Bonett and Price's (2012) interval of the difference on the same images; its p-value comes "
+            "from the same standard error."
+        )
+    if len(runs) > 1 and max(runs) > 1:
+        notes.append(
+            "Where a model has several seeds: the standard error adds the variance over images and that over seeds, with "
+            "Satterthwaite's (1946) degrees of freedom, so that a claim is about other seeds and other such images."
+        )
+    if len(runs) > 2:
+        count = len(runs) * (len(runs) - 1) // 2
+        notes.append(
+            f"The intervals of all {count} pairs hold at once with 95 %, and p-values are corrected likewise (max-T over the "
+            "covariance of the models' hits); a difference is called real just where its interval leaves out 0."
+        )
+    elif len(runs) == 2:
+        notes.append("A difference is called real just where its interval leaves out 0.")
+    return notes
+
+
 def error_consistency(correct: Sequence[np.ndarray]) -> np.ndarray:
     """Cohen's kappa of the hits of every two runs (Geirhos et al. 2020, equation 3), k k, of bool N each.
 

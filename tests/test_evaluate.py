@@ -101,7 +101,7 @@ def test_every_family_is_evaluated_and_compared(family_runs, folder_root, tmp_pa
     assert f"Data set {folder_root.name} (imagefolder): 3 classes, 28 training images, 36 test images." in report
     assert (
         "- Parameters differ by a factor of 146 (vit: 0.93 M; swin: " in report
-        and "corrected after Holm for all 3 pairs" in report
+        and "The intervals of all 3 pairs hold at once" in report
     )
     assert len(stored["pairs"]) == 3 and all(f"- {pair['sentence']}" in report for pair in stored["pairs"])
     capsys.readouterr()
@@ -340,7 +340,7 @@ def test_the_page_needs_no_other_file(seeds):
     markdown = (seeds / "report.md").read_text()
     assert all(f"({name}.png)" in markdown for name in names)
     assert "Accuracy of b less that of a-seed0, class by class" in markdown and "One seed of each model." in markdown
-    assert "None" not in markdown and "Holm for all" not in markdown
+    assert "None" not in markdown and "hold at once with 95 %, and" not in markdown
 
 
 def test_cells_of_a_wide_table_are_wrapped_around_their_intervals():

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from scipy.optimize import brentq
-from scipy.stats import binomtest, chi2, t, ttest_ind, ttest_rel
+from scipy.stats import binomtest
 
 from common.intervals import wilson_interval
-from comparison.significance import compare_pairs, holm, mcnemar, paired_difference, summarize_seeds
 from evaluation import calibration, metrics
 from evaluation.predictions import Predictions
 
@@ -62,56 +61,6 @@ def test_calibration_equals_brute_force(predictions):
 def test_wilson_intervals_equal_scipys(successes, trials):
     expected = binomtest(successes, trials).proportion_ci(method="wilson")
     np.testing.assert_allclose(wilson_interval(successes, trials), [expected.low, expected.high], atol=1e-12)
-
-
-@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (3, 9), (0, 5), (20, 30), (40, 61), (300, 220)])
-def test_mcnemar_equals_the_binomial_test(only_first, only_second):
-    p = mcnemar(only_first, only_second)
-    assert p == mcnemar(only_second, only_first)
-    count = only_first + only_second
-    exact = binomtest(only_first, count).pvalue if count else 1.0
-    assert p == pytest.approx(exact, rel=1e-12 if count <= 50 else 0.05)
-
-
-def test_mcnemar_by_hand():
-    assert mcnemar(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)  # 10 discordant: P(0 or 1) on either side
-    assert mcnemar(101, 51) == pytest.approx(chi2.sf((50 - 1) ** 2 / 152, 1))
-
-
-def test_holm_by_hand():
-    np.testing.assert_allclose(holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-    np.testing.assert_allclose(holm([0.5, 0.6]), [1, 1])
-    assert holm([0.02]).tolist() == [0.02]
-
-
-def test_the_paired_interval_equals_resampling_images():
-    random = np.random.default_rng(1)
-    first, second = random.random(800) < 0.8, random.random(800) < 0.7
-    difference, interval = paired_difference(first, second)
-    assert difference == pytest.approx(first.mean() - second.mean())
-    chosen = random.integers(0, 800, (4000, 800))
-    resampled = first[chosen].mean(1) - second[chosen].mean(1)
-    np.testing.assert_allclose(interval, np.percentile(resampled, [2.5, 97.5]), atol=0.004)
-    together = paired_difference(first, first)
-    assert together == (0.0, [0.0, 0.0])
-
-
-def test_pairs_are_put_into_words():
-    truth = np.zeros(1000, bool)
-    good, same, bad = truth.copy(), truth.copy(), truth.copy()
-    good[:900], same[2:901], bad[:700] = True, True, True
-    good, same, bad = good[None], same[None], bad[None]  # one run each
-    pairs = compare_pairs(["good", "same", "bad"], [good, same, bad])
-    assert [(pair["first"], pair["second"]) for pair in pairs] == [("good", "same"), ("good", "bad"), ("same", "bad")]
-    assert pairs[0]["sentence"].startswith("good is 0.10 points above same, 95 % interval ")
-    assert "not distinguishable on these 1,000 images" in pairs[0]["sentence"]
-    assert pairs[1]["sentence"].startswith("good is 20.00 points above bad") and "p < 0.0001" in pairs[1]["sentence"]
-    reverse = compare_pairs(["bad", "good"], [bad, good])[0]
-    assert reverse["difference"] == pytest.approx(-0.2) and reverse["sentence"].startswith(
-        "good is 20.00 points above bad"
-    )
-    low, high = reverse["difference_ci95"]
-    assert f"{-100 * high:+.2f} to {-100 * low:+.2f}" in reverse["sentence"]
 
 
 def test_fewer_than_six_classes_have_no_top5():
@@ -188,42 +137,6 @@ def test_the_most_confidently_wrong():
     assert metrics.most_confidently_wrong(predictions, limit=1).tolist() == [0]
 
 
-def test_seeds_are_summarised_as_by_the_t_distribution():
-    values = [0.98, 0.97, 0.985]
-    found = summarize_seeds(values)
-    assert (found["n"], found["mean"], found["std"]) == (3, pytest.approx(np.mean(values)), np.std(values, ddof=1))
-    expected = t.interval(0.95, 2, loc=np.mean(values), scale=np.std(values, ddof=1) / 3**0.5)
-    np.testing.assert_allclose(found["mean_ci95"], expected)
-    assert summarize_seeds([0.5]) == {"n": 1, "mean": 0.5, "std": None, "mean_ci95": None}
-
-
-@pytest.fixture
-def hits():
-    random = np.random.default_rng(2)
-    easy = random.random(400)
-    return lambda rate, runs: np.stack([random.random(400) < rate + 0.3 * (easy - 0.5) for _ in range(runs)])
-
-
-def test_models_of_several_seeds_are_compared_by_welchs_test(hits):
-    first, second = hits(0.8, 3), hits(0.7, 4)
-    pair = compare_pairs(["a", "b"], [first, second])[0]
-    expected = ttest_ind(first.mean(1), second.mean(1), equal_var=False)
-    assert pair["test"] == "welch" and pair["p"] == pytest.approx(expected.pvalue)
-    np.testing.assert_allclose(pair["difference_ci95"], expected.confidence_interval())
-    assert pair["difference"] == pytest.approx(first.mean() - second.mean())
-    assert "over 3 and 4 runs" in pair["sentence"]
-
-
-def test_one_run_is_compared_with_several_over_the_images(hits):
-    one, several = hits(0.8, 1), hits(0.7, 3)
-    pair = compare_pairs(["one", "several"], [one, several])[0]
-    expected = ttest_rel(one[0].astype(float), several.mean(0))
-    assert pair["test"] == "paired-t" and pair["p"] == pytest.approx(expected.pvalue)
-    assert "how one of them varies with its seed is unknown" in pair["sentence"]
-    same = compare_pairs(["a", "b"], [one, np.concatenate([one, one])])[0]
-    assert (same["difference"], same["p"]) == (0, 1) and "a is as accurate as b" in same["sentence"]
-
-
 def test_a_class_that_never_occurs_and_a_single_class():
     logits = np.eye(3, dtype=np.float32)[[0, 0, 1]]
     summary = metrics.summarize(Predictions(logits, np.zeros(3, dtype=int)), ["a", "b", "c"])
@@ -238,27 +151,3 @@ def test_wilson_intervals_cover_what_they_promise(rate, count):
     drawn = np.random.default_rng(0).binomial(count, rate, 20_000)
     low, high = wilson_interval(drawn, np.full(20_000, count)).T
     assert ((low <= rate) & (rate <= high)).mean() == pytest.approx(0.95, abs=0.02)
-
-
-@pytest.mark.slow
-def test_paired_intervals_cover_what_they_promise():
-    """Two models that err together: an interval that ignored the pairing would be far too wide."""
-    random, covered, widths = np.random.default_rng(0), [], []
-    for _ in range(1000):
-        hard = random.random(1000) < 0.12
-        first = ~(hard & (random.random(1000) < 0.8))
-        second = ~(hard & (random.random(1000) < 0.9))
-        _, (low, high) = paired_difference(first, second, resamples=1000, seed=int(random.integers(1 << 30)))
-        covered.append(low <= 0.12 * 0.1 <= high)
-        widths.append(high - low)
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
-    assert np.mean(widths) < 0.8 * 2 * 1.96 * (2 * 0.1 * 0.9 / 1000) ** 0.5  # what two independent samples would give
-
-
-@pytest.mark.slow
-def test_mcnemar_errs_as_often_as_it_may():
-    random = np.random.default_rng(0)
-    for discordant in (20, 200):
-        draws = random.binomial(discordant, 0.5, 4000)
-        false_alarms = np.mean([mcnemar(k, discordant - k) < 0.05 for k in draws])
-        assert 0.01 < false_alarms <= 0.055
