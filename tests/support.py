@@ -1,10 +1,14 @@
-"""Configs, models and images that are small enough for tests."""
+"""Configs, models and images that are small enough for tests; what is drawn in a figure, and whether it can be read."""
 
+import itertools
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import torch
 import yaml
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from common.config import Config
@@ -57,3 +61,59 @@ def make_folder(root, *, splits=("train",), classes=("cat", "dog", "frog"), coun
                 pixels[..., number % 3] += 120
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03}.png")
     return root
+
+
+def class_names(num_classes: int) -> list[str]:
+    """The flowers' names, or as many names as long as those of ImageNet's folders."""
+    if num_classes == 5:
+        return ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+    return [f"n{1532829 + i:08}_house_finch" for i in range(num_classes)]
+
+
+def random_image(height: int = 32, width: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def random_cam(height: int = 7, width: int = 7, *, scale: float = 1.0) -> np.ndarray:
+    return scale * np.random.default_rng(1).random((height, width))
+
+
+def drawn_texts(figure: Figure) -> list[Text]:
+    """Every text on the page; a tick outside its axis has a label that is never drawn."""
+    figure.draw_without_rendering()
+    unseen = set()
+    for axes, axis in ((axes, axis) for axes in figure.findobj(matplotlib.axes.Axes) for axis in (0, 1)):
+        low, high = sorted(axes.get_ylim() if axis else axes.get_xlim())
+        slack = 1e-6 * (high - low)
+        for tick in (axes.yaxis if axis else axes.xaxis).get_major_ticks():
+            if not low - slack <= tick.get_loc() <= high + slack:
+                unseen |= {tick.label1, tick.label2}
+    texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text().strip())
+    return [text for text in texts if text.get_visible() and text not in unseen]
+
+
+def layout_faults(figure: Figure) -> list[str]:
+    """Pairs of texts whose boxes overlap, and texts that leave the page."""
+    boxes = [(text.get_text(), text.get_window_extent()) for text in drawn_texts(figure)]
+    page = figure.bbox.padded(0.5)
+    faults = [
+        f"{text!r} leaves the page"
+        for text, box in boxes
+        if not (page.contains(box.x0, box.y0) and page.contains(box.x1, box.y1))
+    ]
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 0.5 and min(a.y1, b.y1) - max(a.y0, b.y0) > 0.5:
+            faults.append(f"{one!r} overlaps {other!r}")
+    return faults
+
+
+def training_log(num_epochs: int, *, validated: bool = True) -> dict[str, np.ndarray]:
+    epochs = np.arange(1, num_epochs + 1)
+    accuracy = 1 - 0.8 * np.exp(-epochs / 8)
+    return {
+        "epoch": epochs,
+        "train_loss": 2 * np.exp(-epochs / 8),
+        "train_accuracy": accuracy,
+        "val_loss": 2 * np.exp(-epochs / 9) if validated else np.full(num_epochs, np.nan),
+        "val_accuracy": accuracy - 0.01 * epochs if validated else np.full(num_epochs, np.nan),
+    }

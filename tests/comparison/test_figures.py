@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from test_figures import class_names, layout_faults, training_log
+from support import class_names, layout_faults, training_log
 
 from common import plotting
 from comparison import figures as comparison_figures

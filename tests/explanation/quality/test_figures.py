@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_figures import drawn_texts, layout_faults
+from support import drawn_texts, layout_faults
 
 from explanation.quality import figures
 
