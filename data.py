@@ -9,6 +9,7 @@ Legend: B images in a batch, N images in a split, H W height and width in pixels
 import hashlib
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ from images.preprocessing import Preprocess, crop_and_resize
 from images.sources import DATASETS, Photos, Pixels, Source, known_classes
 
 __all__ = ["Augment", "BatchPlan", "Dataset", "Preprocess", "Split", "load_dataset"]
+
+SPLITS = ("train", "val", "test")
+BY_PIXELS = "-pixels"
+"""Ends the fingerprints of images; those of older runs are of file names, and end otherwise."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,25 @@ class Split:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def digests(self) -> np.ndarray:
+        """What stands for the pixels of each image, uint8 N 16."""
+        return self.source.digests[self.indices.numpy()]
+
     def fingerprint(self) -> str:
-        """Which images these are: SHA-256 of labels, positions in the source and, of photos, classes and file names."""
+        """Which images these are: SHA-256 of their labels and decoded pixels, in this order."""
+        return hashlib.sha256(self.labels.numpy().tobytes() + self.digests.tobytes()).hexdigest() + BY_PIXELS
+
+    def has_fingerprint(self, expected: str) -> bool:
+        """Whether ``expected`` is of these images; one that was kept before pixels were, by names alone."""
+        return expected == (self.fingerprint() if expected.endswith(BY_PIXELS) else self._fingerprint_of_names())
+
+    def _fingerprint_of_names(self) -> str:
+        """What was kept before pixels were: of labels, positions in the source and, of photos, classes and file names."""
         digest = hashlib.sha256(self.labels.numpy().tobytes() + self.indices.numpy().tobytes())
         if isinstance(self.source, Photos):
-            chosen = [self.source.paths[i] for i in self.indices.tolist()]
-            digest.update("\n".join(f"{path.parent.name}/{path.name}" for path in chosen).encode())
+            chosen = [self.source.paths[i].split(os.sep)[-2:] for i in self.indices.tolist()]
+            digest.update("\n".join("/".join(names) for names in chosen).encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def image(self, i: int) -> Tensor:
@@ -182,19 +200,30 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
     def fingerprints(self) -> dict[str, str]:
-        """Of the images that a run is trained on and selected by; a test split of its own may change afterwards."""
-        return {name: self.split(name).fingerprint() for name in ("train", "val")}
+        """Of the images of every split that has some."""
+        return {name: self.split(name).fingerprint() for name in SPLITS if len(self.split(name))}
 
     def check_images(self, expected: Mapping[str, str]) -> None:
-        """Raise ValueError unless the splits have these fingerprints.
+        """Raise ValueError unless the splits have these fingerprints; say so if it is the test images that differ.
 
-        Where splits are cut from one folder, a file more or less moves images from one to another.
+        Nothing is learned from test images, so others may be tested; a model that is selected or tested on what another
+        folder calls validation or training images is no longer what its run says.
         """
-        changed = [name for name, images in expected.items() if self.split(name).fingerprint() != images]
+        names = [name for name, images in expected.items() if not self.split(name).has_fingerprint(images)]
+        changed = [name for name in names if name != "test"]
         if changed:
             raise ValueError(
                 f"data.root holds other {' and '.join(changed)} images than when the run was trained (files were added, "
-                "removed or renamed), so that held-out ones may have been trained on; restore the folder, or train anew"
+                "removed, renamed or changed), so that held-out ones may have been trained on; restore the folder, or "
+                "train anew"
+            )
+        if names:
+            print("note: the test images are others than when the run was trained", file=sys.stderr)
+        if expected and not any(images.endswith(BY_PIXELS) for images in expected.values()):
+            print(
+                "note: this run kept the names of its images, not their pixels: that they are still the same images "
+                "cannot be verified",
+                file=sys.stderr,
             )
 
 
@@ -218,9 +247,9 @@ def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
             indices["train"], indices[split] = _cut(indices["train"], labels, count, f"data.{split}_fraction", seed)
     total_bytes = sum(len(s.labels) * 3 * s.size[0] * s.size[1] for s in sources.values())
     resident = cfg.residency == "device" or (cfg.residency == "auto" and total_bytes <= cfg.resident_budget_mb * 1e6)
-    workers = _workers(cfg)
+    workers = cfg.num_readers
     splits = {}
-    for name in ("train", "val", "test"):
+    for name in SPLITS:
         source = sources.get(name, sources["train"])
         chosen = torch.as_tensor(indices.get(name, np.arange(len(source.labels))))
         crop = (cfg.augment.scale, cfg.augment.ratio) if cfg.augment.scale else None
@@ -250,7 +279,7 @@ def _load_known(cfg: DataConfig, class_names: list[str], synsets: list[str]) -> 
     numbers = {name.lower().replace(" ", "_"): i for i, name in enumerate(class_names)}
     numbers |= {name.lower(): i for i, name in enumerate(class_names)} | {synset: i for i, synset in enumerate(synsets)}
     source = known_classes(cfg, numbers)
-    workers, everything = _workers(cfg), torch.arange(len(source.labels))
+    workers, everything = cfg.num_readers, torch.arange(len(source.labels))
     indices = {"train": everything[:0], "val": everything[:0], "test": everything}
     splits = {n: Split(source, i, name=n, resident=False, num_workers=workers) for n, i in indices.items()}
     return Dataset(cfg.dataset, class_names, **splits)
@@ -258,10 +287,6 @@ def _load_known(cfg: DataConfig, class_names: list[str], synsets: list[str]) -> 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f", ... ({len(names)} in all)" if len(names) > 4 else "")
-
-
-def _workers(cfg: DataConfig) -> int:
-    return min(8, os.cpu_count() or 1) if cfg.num_workers is None else cfg.num_workers
 
 
 def _cut(pool: np.ndarray, labels: np.ndarray, count: int, key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:

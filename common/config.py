@@ -4,6 +4,7 @@ A config is a YAML file that states only what differs from the defaults below. P
 ``section.key=value`` overrides from the command line. Reading a config imports neither torch nor any project file.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -84,6 +85,11 @@ class DataConfig(Section):
     def size(self) -> tuple[int, int]:
         """``image_size`` as (height, width)."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+    @property
+    def num_readers(self) -> int:
+        """``num_workers``, by default one per CPU core, at most 8."""
+        return min(8, os.cpu_count() or 1) if self.num_workers is None else self.num_workers
 
     @property
     def photo_filter(self) -> str:

@@ -138,7 +138,10 @@ def _draw_disagreements(entries: Sequence[Entry], limit: int = 15) -> dict[str, 
     data = entries[0].run.config.data
     dataset = load_dataset(data, seed=data.split_seed)
     split = dataset.split(entries[0].metrics["split"])
-    dataset.check_images({split.name: entries[0].metrics["fingerprint"]})
+    if not split.has_fingerprint(entries[0].metrics["fingerprint"]):
+        raise ValueError(
+            f"{data.root} holds other {split.name} images than {entries[0].run.directory} was evaluated on; evaluate it anew"
+        )
     captions = []
     for i in positions:
         lines = [(f"{split.name}-{i}: {entries[0].class_names[split.labels[i]]}", None)]

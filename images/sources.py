@@ -7,6 +7,7 @@ Legend: N images of height H and width W in pixels; RGB, channels first.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from torch import Tensor
 from common.config import DataConfig
 from common.console import did_you_mean
 from common.network import require_network
+from images.files import list_classes, open_image
+from images.index import ImageFacts, digest_all, index_images
 from images.preprocessing import crop_and_resize
 
 PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -39,17 +42,25 @@ class Pixels:
         image = self.images[index]
         return image if crop is None else crop_and_resize(image[None], crop[None])[0]
 
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """What stands for the pixels of each image, uint8 N 16."""
+        return digest_all(self.images.numpy())
+
 
 @dataclass(frozen=True)
 class Photos:
     """Image files of any size, read as ``size``: cropped to its aspect ratio around the centre, then resized."""
 
-    paths: list[Path]
+    paths: list[str]
     labels: Tensor  # int64 N
     size: tuple[int, int]  # height, width
     interpolation: str
     crop_pct: float | None = None
     crop_mode: str = "center"
+    root: str = ""  # below which the files are remembered
+    facts: ImageFacts | None = None  # of files that were opened already
+    left_out: tuple[str, ...] = ()  # files that are not read as images
 
     def read(self, index: int, crop: Tensor | None = None) -> Tensor:
         """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) replaces the centre crop."""
@@ -58,27 +69,13 @@ class Photos:
             return crop_like_timm(image, self.size, self.interpolation, self.crop_pct, self.crop_mode)
         return fit_image(image, self.size, self.interpolation, crop)
 
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """What stands for the decoded pixels of each file, uint8 N 16. Opens those that were never opened before."""
+        return (self.facts or index_images(self.paths, self.root)).digests
+
 
 Source = Pixels | Photos
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """Decode an image file of any mode to RGB, upright as its EXIF orientation says; the first frame of an animation.
-
-    Raises ValueError, naming the file, if it is missing, cannot be decoded, or holds floating-point pixels.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "F":
-                raise ValueError("its pixels are floating-point numbers of no known range")
-            if upright.mode.startswith("I"):  # 16 bits per pixel: keep the upper eight
-                upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-            return upright.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such image file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({error}); repair or remove the file") from None
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], interpolation: str, crop: Tensor | None = None) -> Tensor:
@@ -105,7 +102,7 @@ def crop_like_timm(
 
 def read_photo(path: Path, cfg: DataConfig) -> Tensor:
     """An image file as the model of ``cfg`` is fed it, uint8 3 H W."""
-    return Photos([path], torch.zeros(1), cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode).read(0)
+    return Photos([str(path)], torch.zeros(1), cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode).read(0)
 
 
 def known_classes(cfg: DataConfig, numbers: Mapping[str, int]) -> Photos:
@@ -119,15 +116,17 @@ def known_classes(cfg: DataConfig, numbers: Mapping[str, int]) -> Photos:
             f"data.root = {root}: no such folder; give one with a folder of images per class: data.root=FOLDER"
         )
     folder = next((root / split for split in ("test", "val") if (root / split).is_dir()), root)
-    samples, names = _list_folder(folder)
-    unknown = [name for name in names if name.lower() not in numbers]
+    found = list_classes(folder)
+    unknown = [name for name in found.class_names if name.lower() not in numbers]
     if unknown:
         hint = did_you_mean(unknown[0].lower(), numbers, count=3)
         raise ValueError(
             f"{folder / unknown[0]}: the weights know no class of that name{hint}; name it as timm does, or by synset"
         )
-    labels = torch.tensor([numbers[names[label].lower()] for _, label in samples])
-    return Photos([path for path, _ in samples], labels, cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode)
+    of_class = torch.tensor([numbers[name.lower()] for name in found.class_names])
+    labels = of_class[torch.tensor(found.labels)]
+    look = (cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode)
+    return Photos(found.paths, labels, *look, root=cfg.root, left_out=tuple(found.left_out))
 
 
 # ---------------------------------------------------------------- datasets: name -> sources of the splits that exist
@@ -146,26 +145,61 @@ def _digits(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
     return {"train": Pixels(images.contiguous(), labels)}, [str(name) for name in digits.target_names]
 
 
+CIFAR_BYTES = {
+    "cifar-10-python.tar.gz": 170_498_071,
+    "cifar-10-batches-py/data_batch_1": 31_035_704,
+    "cifar-10-batches-py/data_batch_2": 31_035_320,
+    "cifar-10-batches-py/data_batch_3": 31_035_999,
+    "cifar-10-batches-py/data_batch_4": 31_035_696,
+    "cifar-10-batches-py/data_batch_5": 31_035_623,
+    "cifar-10-batches-py/test_batch": 31_035_526,
+    "cifar-100-python.tar.gz": 169_001_437,
+    "cifar-100-python/train": 155_249_918,
+    "cifar-100-python/test": 31_049_918,
+}
+"""Sizes of the files as they are published, for messages; torchvision checks their contents."""
+
+
 def _cifar(cfg: DataConfig, name: str, folder: str, archive: str) -> tuple[dict[str, Source], list[str]]:
     """CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 50,000 + 10,000 images of 32x32, through torchvision."""
     import torchvision
 
-    root = Path(cfg.root)
-    if not (root / folder).is_dir() and not (root / archive).is_file():
-        require_network(
-            "https://www.cs.toronto.edu",
-            purpose=f"Downloading {cfg.dataset}",
-            remedy=f"Put {archive} or the folder {folder} into {root}/ (key data.root), or use another dataset.",
-        )
+    root, make = Path(cfg.root), getattr(torchvision.datasets, name)
     sources = {}
     for split in ("train", "test"):
         try:
-            dataset = getattr(torchvision.datasets, name)(root, train=split == "train", download=True)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(f"{cfg.dataset} could not be read from or downloaded to {root}: {error}") from None
+            dataset = make(root, train=split == "train")
+        except RuntimeError:  # not there, or not what was published
+            _check_cifar_files(root, folder, archive)
+            if not (root / archive).is_file():
+                remedy = f"Put {archive} or the folder {folder} into {root}/ (key data.root), or use another dataset."
+                address = "https://www.cs.toronto.edu"
+                require_network(address, purpose=f"Downloading {cfg.dataset}", remedy=remedy)
+            try:
+                dataset = make(root, train=split == "train", download=True)
+            except (OSError, RuntimeError) as error:
+                raise ValueError(f"{cfg.dataset} could not be read from or downloaded to {root}: {error}") from None
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()  # N H W 3 -> N 3 H W
         sources[split] = Pixels(images, torch.tensor(dataset.targets))
     return sources, list(dataset.classes)
+
+
+def _check_cifar_files(root: Path, folder: str, archive: str) -> None:
+    """Say what is wrong with files that are there, rather than trying to download them again."""
+    if (root / archive).is_file():  # the folder is unpacked from it
+        names, again = [archive], root / archive
+    elif (root / folder).is_dir():
+        names, again = [name for name in CIFAR_BYTES if name.startswith(f"{folder}/")], root / folder
+    else:
+        return
+    remedy = f"put a whole copy there, or remove {again} to have it downloaded"
+    for path, expected in ((root / name, CIFAR_BYTES[name]) for name in names):
+        found = path.stat().st_size if path.is_file() else None
+        if found != expected:
+            state = "is missing" if found is None else f"has {found:,} bytes"
+            raise ValueError(f"{path} {state}, and {expected:,} bytes are expected; {remedy}")
+    if len(names) > 1:
+        raise ValueError(f"{again}: a file is not as it was published (torchvision compares checksums); {remedy}")
 
 
 def _cifar10(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
@@ -188,20 +222,30 @@ def _imagefolder(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
         raise ValueError(
             f"{root} holds val/ or test/ but no train/; add train/, or point data.root at a class-per-folder"
         )
-    class_names, files = [], {}
-    for split, folder in folders.items():
-        files[split], names = _list_folder(folder)
-        class_names = class_names or names
-        unknown = sorted(set(names) - set(class_names))
+    listed = {split: list_classes(folder) for split, folder in folders.items()}
+    class_names = listed["train"].class_names
+    for split, found in listed.items():
+        unknown = sorted(set(found.class_names) - set(class_names))
         if unknown:
-            raise ValueError(f"{folder} has classes that {folders['train']} lacks: {', '.join(unknown)}")
-        files[split] = [(path, class_names.index(names[label])) for path, label in files[split]]
-    size = _stored_size([path for split in files.values() for path, _ in split], cfg)
-    sources = {}
-    for split, samples in files.items():
-        labels = torch.tensor([label for _, label in samples])
+            raise ValueError(f"{folders[split]} has classes that {folders['train']} lacks: {', '.join(unknown)}")
+    paths = [path for found in listed.values() for path in found.paths]
+    facts = index_images(paths, cfg.root, num_workers=cfg.num_readers)  # of all splits before anything is done
+    size = _stored_size(facts.sizes, cfg)
+    sources, start = {}, 0
+    for split, found in listed.items():
+        numbers = torch.tensor([class_names.index(name) for name in found.class_names])
+        part = slice(start, start + len(found.paths))
+        start = part.stop
         sources[split] = Photos(
-            [path for path, _ in samples], labels, size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode
+            found.paths,
+            numbers[torch.tensor(found.labels)],
+            size,
+            cfg.photo_filter,
+            cfg.crop_pct,
+            cfg.crop_mode,
+            root=cfg.root,
+            facts=ImageFacts(facts.digests[part], facts.sizes[part]),
+            left_out=tuple(found.left_out),
         )
     return sources, class_names
 
@@ -214,33 +258,13 @@ DATASETS: dict[str, Callable[[DataConfig], tuple[dict[str, Source], list[str]]]]
 }
 
 
-def _list_folder(folder: Path) -> tuple[list[tuple[Path, int]], list[str]]:
-    from torchvision.datasets import ImageFolder
-
-    try:
-        found = ImageFolder(folder)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder}: {str(error).rstrip('.')}; every class needs a folder with images in it") from None
-    return [(Path(path), label) for path, label in found.samples], found.classes
-
-
-def _stored_size(paths: list[Path], cfg: DataConfig) -> tuple[int, int]:
+def _stored_size(sizes: np.ndarray, cfg: DataConfig) -> tuple[int, int]:
     """The size as which photos are kept: their own if they share one of the input's shape and no larger than it.
 
-    Small images are then resized on the device, as those of an array dataset are; photos are shrunk when read. Judged
-    by at most 256 files spread over the folder, so that starting a script does not open every file.
+    Small images are then resized on the device, as those of an array dataset are; photos are shrunk when read.
     """
     target = cfg.size
-    if cfg.crop_pct:  # cut out of the photo itself
+    if cfg.crop_pct or (sizes != sizes[0]).any():  # with crop_pct: cut out of the photo itself
         return target
-    sizes = set()
-    for path in paths[:: max(1, len(paths) // 256)]:
-        try:
-            with Image.open(path) as image:
-                sizes.add((image.height, image.width))
-        except OSError as error:
-            raise ValueError(f"{path}: not a readable image ({error}); repair or remove the file") from None
-        if len(sizes) > 1:
-            return target
-    height, width = sizes.pop()
+    height, width = sizes[0].tolist()
     return (height, width) if height <= target[0] and height * target[1] == width * target[0] else target

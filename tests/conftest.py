@@ -1,7 +1,12 @@
 """Small images, small models, and runs that are trained once for all tests."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
+os.environ["VIT_VS_SWIN_CACHE"] = tempfile.mkdtemp()  # of the scripts that tests start, too
+atexit.register(shutil.rmtree, os.environ["VIT_VS_SWIN_CACHE"], ignore_errors=True)
 os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
 
 import pytest

@@ -1,0 +1,45 @@
+"""Where is kept what can be made again: outside of the project and of the data, safe to delete at any time."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+VARIABLE = "VIT_VS_SWIN_CACHE"
+CACHE_HELP = (
+    f"what is remembered of image files lies in $XDG_CACHE_HOME/vit-vs-swin, or ~/.cache/vit-vs-swin; the environment "
+    f"variable {VARIABLE} moves it. It can be deleted at any time."
+)
+
+
+def cache_folder() -> Path:
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vit-vs-swin"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``; whoever else wants it waits. The system releases it when the process dies.
+
+    Where the system has no such locks, or the folder cannot be written, there is no waiting.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

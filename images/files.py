@@ -1,0 +1,139 @@
+"""Image files: which there are in folders of classes, and how one is decoded."""
+
+import os
+import stat
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".avif")
+)
+"""Of what is read; other files in a class folder are left out, and named. Hidden files are neither."""
+
+# Up to twice PIL's limit of 89 million pixels an image is large, not an attack: it is read. Beyond, PIL raises.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """The images of a folder that holds one folder per class."""
+
+    class_names: list[str]
+    paths: list[str]
+    labels: list[int]
+    left_out: list[str]
+    """Files that are not read as images, and links to folders that would be listed twice."""
+
+
+def list_classes(root: str | Path) -> ClassFolder:
+    """Images at any depth below the folders of ``root``, by class, then in the order of their paths.
+
+    Raises ValueError where there is no folder, or one without images.
+    """
+    root = os.fspath(root)
+    class_names = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+    paths, labels, left_out, empty = [], [], [], []
+    for label, name in enumerate(class_names):
+        _check_name(root, name)
+        found = list(_walk(os.path.join(root, name), left_out))
+        paths += found
+        labels += [label] * len(found)
+        if not found:
+            empty.append(name)
+    if not class_names or empty:
+        what = f"no images in {name_some(empty)}" if empty else "no folders in it"
+        raise ValueError(f"{root}: {what}; every class needs a folder with images in it")
+    return ClassFolder(class_names, paths, labels, left_out)
+
+
+def describe_left_out(paths: Sequence[str]) -> str | None:
+    """One sentence about files that are not read, or None."""
+    if not paths:
+        return None
+    kinds = Counter(
+        "links to folders listed before" if os.path.isdir(p) else Path(p).suffix or "no suffix" for p in paths
+    )
+    counted = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.most_common(5))
+    files = "file is" if len(paths) == 1 else "files are"
+    return (
+        f"{len(paths):,} {files} left out, not being images by their names ({counted}), such as {printable(paths[0])}"
+    )
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Decode an image file of any mode to RGB, upright as its EXIF orientation says; the first frame of an animation.
+
+    Raises ValueError, naming the file, if it is missing, cannot be decoded, or holds floating-point pixels.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+            raise ValueError("it is no regular file")
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "F":
+                raise ValueError("its pixels are floating-point numbers of no known range")
+            if upright.mode.startswith("I"):  # 16 bits per pixel: keep the upper eight
+                upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+            return upright.convert("RGB")
+    except FileNotFoundError:
+        raise ValueError(f"{printable(path)}: no such image file") from None
+    except MemoryError:
+        raise ValueError(f"{printable(path)}: the image does not fit into memory; shrink or remove the file") from None
+    except Exception as error:  # damaged files fail in many ways, by the decoder
+        raise ValueError(f"{printable(path)}: not a readable image ({error}); repair or remove the file") from None
+
+
+def printable(path: str | Path) -> str:
+    """A path as it can be printed whatever its bytes are."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def name_some(names: Sequence[str], count: int = 4) -> str:
+    """The first names of a list, and how many there are."""
+    more = f", ... ({len(names):,} in all)" if len(names) > count else ""
+    return ", ".join(printable(name) for name in names[:count]) + more
+
+
+def _walk(folder: str, left_out: list[str]) -> Iterator[str]:
+    """Image files below ``folder``, folder by folder in the order of their paths. Links are followed, each folder once.
+
+    A link to a folder that contains the link would list the same images again and again.
+    """
+    seen, waiting = {os.path.realpath(folder)}, [folder]
+    files: dict[str, list[str]] = {}
+    while waiting:
+        here = waiting.pop()
+        files[here] = []
+        for entry in os.scandir(here):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if real in seen or os.path.realpath(here).startswith(os.path.join(real, "")):
+                    left_out.append(entry.path)
+                    continue
+                seen.add(real)
+                waiting.append(entry.path)
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                files[here].append(entry.name)
+            else:
+                left_out.append(entry.path)
+    for here in sorted(files):
+        yield from (os.path.join(here, name) for name in sorted(files[here]))
+
+
+def _check_name(root: str, name: str) -> None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{printable(root)}: the folder {printable(name)} has a name that is not UTF-8 text; rename it"
+        ) from None
