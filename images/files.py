@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-    + (".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".avif")
-)
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = frozenset([*PHOTO_SUFFIXES, ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".avif"])
 """Of what is read; other files in a class folder are left out, and named. Hidden files are neither."""
 
 # Up to twice PIL's limit of 89 million pixels an image is large, not an attack: it is read. Beyond, PIL raises.
