@@ -23,6 +23,14 @@ TINY_VIT = {
     "evaluate": {"latency_seconds": 0.01},
 }
 
+SWIN = {"patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}
+FAMILIES = {
+    "shallow_vit": {"name": "shallow_vit"},
+    "vit": {"name": "vit_tiny_patch16_224", "kwargs": {"patch_size": 4, "depth": 2}},
+    "swin": {"name": "swin_tiny_patch4_window7_224", "kwargs": SWIN},
+    "resnet": {"name": "resnet18"},
+}
+
 
 def make_config(**sections) -> Config:
     """A valid config without a file; a section replaces keys of a digits/shallow_vit default."""
@@ -117,3 +125,32 @@ def training_log(num_epochs: int, *, validated: bool = True) -> dict[str, np.nda
         "val_loss": 2 * np.exp(-epochs / 9) if validated else np.full(num_epochs, np.nan),
         "val_accuracy": accuracy - 0.01 * epochs if validated else np.full(num_epochs, np.nan),
     }
+
+
+def build(family, *, image_size=32, num_classes=5, **model):
+    """A model of one of the families, or of any name, with what differs in ``model``."""
+    values = FAMILIES.get(family, {"name": family})
+    values = {**values, **model, "kwargs": {**values.get("kwargs", {}), **model.get("kwargs", {})}}
+    return create_model(make_config(data={"image_size": image_size}, model=values), num_classes=num_classes)
+
+
+def random_images(generator, count=6, height=32, width=32):
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+def smooth_images(generator, count=6, height=32, width=32):
+    """Images without pixel noise, on which two bilinear kernels must agree to a grey level."""
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    return (255 * torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")).to(torch.uint8)
+
+
+def to_pil(image):
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def from_pil(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def folder_config(root, **keys):
+    return make_config(data={"dataset": "imagefolder", "root": str(root), "image_size": 16, **keys}).data

@@ -1,0 +1,86 @@
+"""Image files of any kind are read as they are meant, and what is no dataset is refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import folder_config, from_pil, make_config, make_folder, random_images, to_pil
+
+from data import load_dataset
+from images.sources import fit_image, open_image
+
+
+def test_small_images_keep_their_size_and_photos_are_fitted(tmp_path):
+    make_folder(tmp_path / "small", size=(12, 12))
+    make_folder(tmp_path / "wide", size=(20, 40))
+    assert load_dataset(folder_config(tmp_path / "small"), seed=0).train.image(0).shape == (3, 12, 12)
+    wide = load_dataset(folder_config(tmp_path / "wide"), seed=0).train
+    assert wide.image(0).shape == (3, 16, 16)
+    photo = Image.open(wide.source.paths[int(wide.indices[0])])
+    centre = photo.resize((16, 16), Image.Resampling.BICUBIC, box=(10, 0, 30, 20))
+    assert torch.equal(wide.image(0), from_pil(centre))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_any_mode_becomes_rgb(tmp_path, mode):
+    grey = np.linspace(0, 255, 64).reshape(8, 8).astype(np.uint8)
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 257)
+    else:
+        image = (
+            Image.fromarray(grey).quantize(64) if mode == "P" else Image.fromarray(grey).convert("RGB").convert(mode)
+        )
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    image.save(path)
+    rgb = np.array(open_image(path))
+    assert rgb.shape == (8, 8, 3)
+    if mode != "1":
+        assert np.abs(rgb.astype(int) - grey[..., None]).max() <= 2
+
+
+def test_pixels_without_a_range_are_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((8, 8), dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif: not a readable image .*floating-point"):
+        open_image(tmp_path / "float.tif")
+
+
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
+    first, second = (Image.new("RGB", (9, 7), color) for color in ("red", "blue"))
+    first.save(tmp_path / "two.gif", save_all=True, append_images=[second])
+    assert np.asarray(open_image(tmp_path / "two.gif"))[3, 4].tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    image = Image.new("RGB", (20, 10))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turn right to see it upright
+    image.save(tmp_path / "photo.jpg", exif=exif)
+    assert open_image(tmp_path / "photo.jpg").size == (10, 20)
+
+
+def test_fit_image_takes_the_centre(generator):
+    image = to_pil(random_images(generator, 1, 10, 30)[0])
+    assert torch.equal(fit_image(image, (10, 10), "bilinear"), from_pil(image.crop((10, 0, 20, 10))))
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_unknown_datasets_name_the_nearest():
+    with pytest.raises(ValueError, match="did you mean cifar10"):
+        load_dataset(make_config(data={"dataset": "cifar-10"}).data, seed=0)
+
+
+def test_folders_that_are_no_datasets(tmp_path):
+    with pytest.raises(ValueError, match="no such folder"):
+        load_dataset(folder_config(tmp_path / "missing"), seed=0)
+    with pytest.raises(ValueError, match="every class needs a folder"):
+        load_dataset(folder_config(tmp_path), seed=0)
+    make_folder(tmp_path)
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty"):
+        load_dataset(folder_config(tmp_path), seed=0)
+    (tmp_path / "train" / "empty").rmdir()
+    make_folder(tmp_path, splits=("test",), classes=("cat", "wolf"))
+    with pytest.raises(ValueError, match="wolf"):
+        load_dataset(folder_config(tmp_path), seed=0)
