@@ -22,7 +22,7 @@ from common.config import Config, DataConfig
 from common.console import did_you_mean
 from images.augmentation import Augment, random_crops
 from images.preprocessing import Preprocess, crop_and_resize
-from images.sources import DATASETS, Photos, Pixels, Source, known_classes
+from images.sources import DATASETS, Photos, Pixels, Source, class_numbers, known_classes
 
 __all__ = ["Augment", "BatchPlan", "Dataset", "Preprocess", "Split", "load_dataset"]
 
@@ -276,9 +276,7 @@ def load_data_of(config: Config, checkpoint: Mapping) -> Dataset:
 
 
 def _load_known(cfg: DataConfig, class_names: list[str], synsets: list[str]) -> Dataset:
-    numbers = {name.lower().replace(" ", "_"): i for i, name in enumerate(class_names)}
-    numbers |= {name.lower(): i for i, name in enumerate(class_names)} | {synset: i for i, synset in enumerate(synsets)}
-    source = known_classes(cfg, numbers)
+    source = known_classes(cfg, class_numbers(class_names, synsets))
     workers, everything = cfg.num_readers, torch.arange(len(source.labels))
     indices = {"train": everything[:0], "val": everything[:0], "test": everything}
     splits = {n: Split(source, i, name=n, resident=False, num_workers=workers) for n, i in indices.items()}

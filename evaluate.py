@@ -3,6 +3,8 @@
     python evaluate.py outputs/quickstart
     python evaluate.py outputs/vit outputs/swin --corrupt
     python evaluate.py outputs/vit outputs/swin --from-predictions
+    python evaluate.py outputs/vit --images holiday/
+    python evaluate.py outputs/vit --export models/vit
     torchrun --nproc_per_node=2 evaluate.py outputs/vit
 
 Writes metrics.json, predictions.npz, report.txt and figures into each run, and for several runs report.html, report.md,
@@ -22,16 +24,22 @@ from common.runs import open_runs
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    runs = open_runs(args.runs, args.output, args.overrides)
+    runs = open_runs(args.runs, None if args.images else args.output, args.overrides)
     # What is wrong so far was said at once; torch and its like take seconds to import.
     from common import distributed
     from common.devices import select_device
     from comparison.report import compare
+    from evaluation.export import export
+    from evaluation.folder import predict_folder
     from evaluation.report import suffix_of
     from evaluation.scoring import evaluate, reason_to_evaluate, recompute
 
     with distributed.process_group(select_device(args.device)) as device:
-        reasons = [len(runs) == 1 or reason_to_evaluate(run, args) for run in runs]
+        if args.images:
+            for run in runs:
+                predict_folder(run, args.images, checkpoint=args.checkpoint, device=device, output=args.output)
+            return
+        reasons = [(len(runs) == 1 and not args.export) or reason_to_evaluate(run, args) for run in runs]
         for run, reason in zip(runs, reasons):
             if args.from_predictions:
                 if distributed.is_main():
@@ -40,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 evaluate(run, args, device, reason=reason if isinstance(reason, str) else None)
             else:
                 print(f"{run.directory} is evaluated already")
+        if args.export:
+            export(runs[0], args.export, checkpoint=args.checkpoint)
         if len(runs) > 1 and distributed.is_main():
             compare(runs, suffix_of(args), args.output)
 
@@ -61,7 +71,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--from-predictions", action="store_true", help="recompute all scores from predictions.npz, without the model"
     )
-    parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="predict the photos in a folder: predictions.csv")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the model as timm's hub folders hold it")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of a comparison (default: outputs/comparisons/<runs>), or of --images (default: <run>/images/<folder>)",
+    )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(words)
@@ -69,7 +85,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.from_predictions and (args.corrupt or args.embedding):
         option = "--corrupt" if args.corrupt else "--embedding"
         raise ValueError(f"{option} needs the model; leave out --from-predictions")
+    check_folders(args)
     return args
+
+
+def check_folders(args: argparse.Namespace) -> None:
+    """What --images and --export cannot be given with."""
+    others = {"--corrupt": args.corrupt, "--embedding": args.embedding, "--from-predictions": args.from_predictions}
+    others |= {"--tta": args.tta, "--export": args.export}
+    if args.images and any(others.values()):
+        wrong = next(option for option, given in others.items() if given)
+        raise ValueError(
+            f"--images predicts photos and does nothing else; leave out {wrong}, or call evaluate.py twice"
+        )
+    if args.export and len(args.runs) > 1:
+        raise ValueError("--export writes one model; name one run")
+    if args.images and args.output and len(args.runs) > 1:
+        raise ValueError("--output is one folder; leave it out, so that the predictions of each run go into the run")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,16 @@ def list_classes(root: str | Path) -> ClassFolder:
     return ClassFolder(class_names, paths, labels, left_out)
 
 
+def list_images(folder: str | Path) -> list[str]:
+    """Images at any depth below a folder, in the order of their paths. Raises ValueError if there are none."""
+    if not os.path.isdir(folder):
+        raise ValueError(f"{printable(folder)}: no such folder of images")
+    paths = list(_walk(os.fspath(folder), []))
+    if not paths:
+        raise ValueError(f"{printable(folder)}: no image files in it or below it")
+    return paths
+
+
 def describe_left_out(paths: Sequence[str]) -> str | None:
     """One sentence about files that are not read, or None."""
     if not paths:

@@ -5,7 +5,8 @@ To add one, write a function that returns its sources and class names, and enter
 Legend: N images of height H and width W in pixels; RGB, channels first.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,6 +104,22 @@ def crop_like_timm(
 def read_photo(path: Path, cfg: DataConfig) -> Tensor:
     """An image file as the model of ``cfg`` is fed it, uint8 3 H W."""
     return Photos([str(path)], torch.zeros(1), cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode).read(0)
+
+
+def class_numbers(class_names: Sequence[str], synsets: Sequence[str] = ()) -> dict[str, int]:
+    """What a folder of images may be named, in small letters -> the class: its name (spaces or _) or its synset."""
+    numbers = {name.lower().replace(" ", "_"): i for i, name in enumerate(class_names)}
+    return numbers | {name.lower(): i for i, name in enumerate(class_names)} | {s: i for i, s in enumerate(synsets)}
+
+
+def photos_of(paths: Sequence[str], labels: Tensor, cfg: DataConfig) -> Photos:
+    """Files as a dataset of ``cfg`` would read them, judged by at most 256; a broken one shows itself when it is read."""
+    sizes = []
+    for path in paths[:: max(1, len(paths) // 256)]:
+        with contextlib.suppress(OSError), Image.open(path) as image:
+            sizes.append((image.height, image.width))
+    size = _stored_size(np.array(sizes), cfg) if sizes else cfg.size
+    return Photos(list(paths), labels, size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode)
 
 
 def known_classes(cfg: DataConfig, numbers: Mapping[str, int]) -> Photos:
