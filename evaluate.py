@@ -100,6 +100,10 @@ def check_folders(args: argparse.Namespace) -> None:
         )
     if args.export and len(args.runs) > 1:
         raise ValueError("--export writes one model; name one run")
+    if args.export and args.export.exists() and (not args.export.is_dir() or any(args.export.iterdir())):
+        raise ValueError(f"--export {args.export}: it exists and is not an empty folder; name a new one")
+    if args.images and not args.images.is_dir():
+        raise ValueError(f"--images {args.images}: no such folder")
     if args.images and args.output and len(args.runs) > 1:
         raise ValueError("--output is one folder; leave it out, so that the predictions of each run go into the run")
 

@@ -19,13 +19,11 @@ ONNX_PACKAGES = ("onnx", "onnxscript")
 
 
 def export(run: Run, folder: Path, *, checkpoint: str = "best") -> None:
-    """Write a finished run into ``folder``, which must be new or empty, and say so.
+    """Write a finished run into ``folder``, which is new or empty, and say so.
 
     ``timm.create_model("local-dir:FOLDER", pretrained=True)`` builds the same model; of the project's own architectures it
-    does once ``import architectures`` has registered them. Raises ValueError for a folder that holds anything.
+    does once ``import architectures`` has registered them. Raises ValueError where the folder cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"--export {folder}: it exists and is not an empty folder; name a new one")
     stored = run.load_checkpoint(f"{checkpoint}.pt")
     class_names, target = list(stored["class_names"]), Folder(folder)
     model = restore_model(run.config, stored).to(memory_format=torch.contiguous_format)

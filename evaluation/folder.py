@@ -34,7 +34,8 @@ TOP = 5
 def predict_folder(run: Run, folder: Path, *, checkpoint: str, device: torch.device, output: Path | None) -> None:
     """Predict every photo in ``folder`` and below it, and say what came out.
 
-    Written into ``output``, or into ``images/<folder's name>`` of the run. A photo's label is the name of the folder that it lies in, where that is the name of a class.
+    Written into ``output``, or into ``images/<folder's name>`` of the run. A photo's label is the name of the folder that it
+    lies in, where that is the name of a class.
     Raises ValueError for a folder without photos, and for an output that holds predictions of another folder.
     """
     paths = list_images(folder)
@@ -88,16 +89,16 @@ def rows_done(target: Folder, about: dict) -> int:
 
     Raises ValueError for the table of another folder. A last row that a kill cut off is taken away.
     """
-    table = target.path("predictions.csv")
-    if not target.path("predictions.json").is_file():
-        if target.directory.is_dir() and any(target.directory.iterdir()):
-            raise ValueError(f"{target.directory} holds other files; name another folder with --output")
+    table, stated = target.path("predictions.csv"), target.path("predictions.json")
+    if not stated.exists() and not table.exists():
         return 0
-    before = target.read_json("predictions.json")
+    try:
+        before = dict(json.loads(stated.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        before = {}
     if before.get("folder") != about["folder"]:
-        raise ValueError(
-            f"{target.directory} holds the predictions of {before.get('folder')}; name another folder with --output"
-        )
+        of = f"the predictions of {before['folder']}" if "folder" in before else "a predictions.csv of something else"
+        raise ValueError(f"{target.directory} holds {of}; name another folder with --output")
     if any(before.get(key) != value for key, value in about.items()) or not table.is_file():
         table.unlink(missing_ok=True)
         return 0
