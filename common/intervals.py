@@ -1,5 +1,7 @@
 """What a number is worth: Wilson's interval of a share, the bootstrap interval of a mean."""
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.stats import bootstrap, norm
 
@@ -78,7 +80,7 @@ class Family:
         covariance = np.atleast_2d(np.asarray(covariance, float))
         if len(covariance) == 1:
             return cls(None, 1)
-        drawn = normal_draws(covariance, draws, np.random.default_rng(seed))
+        drawn = normal_draws(covariance, draws, seed)
         sd = np.sqrt(np.diag(covariance))
         return cls(2 * norm.sf(np.abs(drawn / np.where(sd > 0, sd, np.inf)).max(axis=1)), len(covariance))
 
@@ -98,7 +100,12 @@ class Family:
         return max(float(p), share)
 
 
-def normal_draws(covariance: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
+def normal_draws(covariance: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """draws m, of mean 0 and covariance m m, which may be singular."""
     values, vectors = np.linalg.eigh(covariance)
-    return random.standard_normal((draws, len(covariance))) @ (vectors * np.sqrt(np.clip(values, 0, None))).T
+    return _standard_draws(draws, len(covariance), seed) @ (vectors * np.sqrt(np.clip(values, 0, None))).T
+
+
+@lru_cache(maxsize=8)
+def _standard_draws(draws: int, count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((draws, count))
