@@ -10,16 +10,16 @@ from benchmarks import error_rates
 def test_a_false_claim_is_as_rare_as_it_is_said_to_be(tmp_path):
     """Fewer studies than the published table has; a rule that tested each pair at 5 % would err in a quarter of them."""
     docs, output = tmp_path / "page.md", tmp_path / "rates.json"
-    docs.write_text(f"before\n{error_rates.BEGIN}\nold\n{error_rates.END}\nafter\n")
-    arguments = ["--images", "360", "--accuracy", "90", "--spread", "1", "--seeds", "1", "3", "--repeats", "120"]
+    docs.write_text(f"before\n{error_rates.BEGIN}\nearlier\n{error_rates.END}\nafter\n")
+    arguments = ["--images", "360", "--accuracy", "90", "--spread", "1", "--seeds", "1", "3", "--repeats", "40"]
     rows = error_rates.main([*arguments, "--output", str(output), "--docs", str(docs)])
     assert [(row["models"], row["seeds"]) for row in rows] == [(2, 1), (2, 3), (6, 1), (6, 3)]
-    assert all(row["false"] <= 0.11 and row["contradicts"] == 0 for row in rows)  # 5 % and three standard errors
+    assert all(row["false"] <= 0.12 and row["contradicts"] == 0 for row in rows)  # 5 %, and chance
     assert all(row["coverage"] == 1 - row["false"] for row in rows) and all(rows[i]["power"] > 0.5 for i in (0, 1))
     assert max(row["contradicts_before"] for row in rows) > 0.2
     text = docs.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "| models | seeds |" in text and "120 simulated studies a row" in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "earlier" not in text
+    assert "| models | seeds |" in text and "at least 40 simulated studies a row" in text
     stored = output.read_text()
     error_rates.main([*arguments, "--output", str(output)])
     assert output.read_text() == stored  # what is there is not simulated again
