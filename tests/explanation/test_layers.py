@@ -93,7 +93,7 @@ def test_layers_behind_the_last_attention_have_no_gradient():
 
 def test_layers_that_do_not_exist_or_are_no_maps():
     model = build("vit")
-    with pytest.raises(ValueError, match=r"nearest: .*blocks\.1\.norm1"):
+    with pytest.raises(ValueError, match=r"did you mean .*blocks\.1\.norm1"):
         map_layer(model, "blocks.1.norm3")
     with pytest.raises(ValueError, match="is not a map"):
         map_layer(model, "head")
