@@ -1,6 +1,9 @@
 """The tree is the architecture: five doors at the root, one package per stage, imports that only step down."""
 
 import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,42 @@ def test_imports_only_step_down(path):
     own = path.relative_to(PROJECT).parts[0].removesuffix(".py")
     allowed = {name for name, rank in RANK_OF.items() if rank > RANK_OF[own]} | {own}
     assert imported(path) & (RANK_OF.keys() | {"benchmarks", "tests"}) <= allowed
+
+
+def requirements(name: str) -> dict[str, str]:
+    """Packages of a requirements file (and of those that it names), with what is asked of their versions."""
+    found = {}
+    for line in (PROJECT / name).read_text().splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("-r "):
+            found |= requirements(line.removeprefix("-r "))
+        elif line:
+            package, wanted = re.fullmatch(r"([\w.-]+)([<>=!~].*)", line).groups()
+            found[re.sub(r"[-_.]+", "-", package).lower()] = wanted
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folders", "file"), [(RANK_OF, "requirements.txt"), (("tests", "benchmarks"), "requirements-dev.txt")]
+)
+def test_every_imported_package_is_listed(folders, file):
+    paths = [
+        path for path in PROJECT.rglob("*.py") if path.relative_to(PROJECT).parts[0].removesuffix(".py") in folders
+    ]
+    names = set().union(*map(imported, paths)) - sys.stdlib_module_names - RANK_OF.keys() - {"benchmarks", "support"}
+    distributions = packages_distributions()
+    listed = requirements(file).keys()
+    unlisted = [
+        name for name in names if not {d.replace("_", "-").lower() for d in distributions.get(name, [name])} & listed
+    ]
+    assert len(paths) > 9 and not unlisted
+
+
+def test_constraints_pin_what_is_required():
+    """Exact versions without local suffixes, which no index resolves."""
+    pinned = requirements("constraints.txt")
+    assert requirements("requirements-dev.txt").keys() <= pinned.keys()
+    assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())
 
 
 def test_the_root_holds_five_doors():
