@@ -53,7 +53,7 @@ def requirements(name: str) -> dict[str, str]:
         if line.startswith("-r "):
             found |= requirements(line.removeprefix("-r "))
         elif line:
-            package, wanted = re.fullmatch(r"([\w.-]+)([<>=!~].*)", line).groups()
+            package, wanted = re.fullmatch(r"([\w.-]+)([<>=!~].*|)", line).groups()
             found[re.sub(r"[-_.]+", "-", package).lower()] = wanted
     return found
 
@@ -67,7 +67,7 @@ def test_every_imported_package_is_listed(folders, file):
     ]
     names = set().union(*map(imported, paths)) - sys.stdlib_module_names - RANK_OF.keys() - {"benchmarks", "support"}
     distributions = packages_distributions()
-    listed = requirements(file).keys()
+    listed = requirements(file).keys() | requirements("requirements-optional.txt").keys()
     unlisted = [
         name for name in names if not {d.replace("_", "-").lower() for d in distributions.get(name, [name])} & listed
     ]
