@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from architectures.swin import WindowAttention
 from common.devices import autocast, keep_freed_memory, select_device, select_precision
-from common.plotting import BLUE, ORANGE, TICK_SIZE, new_figure, tidy
+from common.plotting import BLUE, ORANGE, PLAIN_TICKS, TICK_SIZE, new_figure, tidy
 from common.runs import Folder
 from evaluation.cost import measure_latency
 
@@ -83,7 +83,7 @@ def draw(results: dict[str, list[dict]], exponents: dict, title: str) -> Figure:
     ):
         for kind, rows in results.items():
             sides = [row["image_side"] for row in rows]
-            name = f"{kind}: area$^{{{exponents[kind][key]:.2f}}}$"
+            name = f"{kind}: area^{exponents[kind][key]:.2f}"
             style = "o" if key == "macs" else "o:"
             axes.plot(
                 sides, [row[key] for row in rows], style, color=KINDS[kind], markersize=5, linewidth=1, label=name
@@ -93,6 +93,7 @@ def draw(results: dict[str, list[dict]], exponents: dict, title: str) -> Figure:
                 axes.plot(sides, formulas, "-", color=KINDS[kind], linewidth=1, label=f"{kind}: formula")
         axes.set(xscale="log", yscale="log", xlabel="image side (pixels)", ylabel=label)
         axes.set_xticks(sides, [str(side) for side in sides], rotation=45)
+        axes.yaxis.set_major_formatter(PLAIN_TICKS)
         axes.minorticks_off()
         axes.legend(loc="upper left", frameon=False, fontsize=TICK_SIZE)
         tidy(axes)

@@ -1,76 +1,47 @@
-"""Several runs -> one report: tables, sentences and figures, as Markdown and as one self-contained HTML page."""
+"""Reports: tables, sentences and figures, as Markdown, as one self-contained HTML page, as CSV and as LaTeX.
+
+Names of runs and classes come from users. Each format escapes what means something in it, so that a name is always shown as
+it is written.
+"""
 
 import base64
 import csv
 import html
 import io
 import re
+import struct
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 NO_VALUE = "–"
-CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.8rem; }
-th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-figcaption { font-size: 0.85rem; color: #555; }
-@media print {
-  @page { size: A4 landscape; margin: 12mm; } body { margin: 0; max-width: none; font-size: 11px; }
-  table { font-size: 9px; } th, td { padding: 2px 5px; } .scroll { overflow: visible; }
-  figure { break-inside: avoid; } img { max-height: 165mm; } h2 { break-after: avoid; }
-}
-"""
+FIGURE_DPI = 150  # of PNG files: a figure is shown at the size in inches that it was drawn for
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A picture, and what the page lays over it."""
+
+    caption: str
+    picture: bytes  # PNG or JPEG
+    over: bytes  # PNG with transparency, stretched over the picture
 
 
 @dataclass(frozen=True)
 class Section:
+    """A part of a report. One without a title opens it: its text is the main result."""
+
     title: str
     table: Sequence[Mapping[str, str]] = ()  # rows of readable cells, with the same keys
     findings: Sequence[str] = ()  # sentences
     figures: Mapping[str, str] = field(default_factory=dict)  # file name -> caption
-
-
-def to_csv(rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()
-
-
-def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "") -> str:
-    """The report, with figures by their path relative to it; ``lead`` is the line under the title."""
-    lines = [f"# {title}"] + (["", lead] if lead else [])
-    for section in sections:
-        lines += ["", f"## {section.title}", ""]
-        if section.table:
-            lines += [_markdown_row(section.table[0].keys()), _markdown_row("---" for _ in section.table[0])]
-            lines += [_markdown_row(row.values()) for row in section.table] + [""]
-        lines += [f"- {finding}" for finding in section.findings]
-        for name, caption in section.figures.items():
-            lines += ["", f"![{caption}]({name})", "", f"*{caption}*"]
-    return "\n".join(lines) + "\n"
-
-
-def to_html(title: str, sections: Sequence[Section], images: Mapping[str, bytes], *, lead: str = "") -> str:
-    """The report as one page that needs no other file; ``images`` holds the PNG of each figure."""
-    parts = [f"<h1>{html.escape(title)}</h1>"] + ([f"<p>{html.escape(lead)}</p>"] if lead else [])
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        if section.table:
-            parts.append(_html_table(section.table))
-        if section.findings:
-            parts.append("<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in section.findings) + "</ul>")
-        for name, caption in section.figures.items():
-            data, text = base64.b64encode(images[name]).decode(), html.escape(caption)
-            source = f'<img src="data:image/png;base64,{data}" alt="{text}">'
-            parts.append(f"<figure>{source}<figcaption>{text}</figcaption></figure>")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{CSS}</style>'
-    head += '<meta name="viewport" content="width=device-width">'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    text: str = ""  # a paragraph that comes first
+    commands: Sequence[str] = ()
+    folded: Mapping[str, Sequence[Mapping[str, str]]] = field(
+        default_factory=dict
+    )  # title -> table that opens on a click
+    overlays: Sequence[Overlay] = ()  # in the page alone
 
 
 def format_interval(interval: Sequence[float], *, unit: str = " %") -> str:
@@ -78,14 +49,148 @@ def format_interval(interval: Sequence[float], *, unit: str = " %") -> str:
     return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{unit}"
 
 
-def _markdown_row(cells) -> str:
-    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+# ---------------------------------------------------------------- CSV
+
+
+def to_csv(rows: Sequence[Mapping]) -> str:
+    """Numbers as they are, an empty cell for None; a text that a spreadsheet would compute is marked as text."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    table.writerow({key: _csv_cell(key) for key in rows[0]})
+    table.writerows({key: _csv_cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _csv_cell(value):
+    """``=1+1`` -> ``'=1+1``: spreadsheets take what begins so for a formula, which may call programs."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "", about: Sequence[str] = ()) -> str:
+    """The report, with figures by their path relative to it.
+
+    ``lead`` is the line under the title, ``about`` are lines on where the report comes from.
+    """
+    lines = [f"# {_md(title)}"] + (["", _md(lead)] if lead else [])
+    for section in sections:
+        lines += ["", f"## {_md(section.title)}", ""] if section.title else [""]
+        lines += [_md(section.text), ""] if section.text else []
+        lines += [*_markdown_table(section.table), ""] if section.table else []
+        lines += [f"- {_md(finding)}" for finding in section.findings]
+        for name, caption in section.figures.items():
+            lines += ["", f"![{_md(caption)}](<{_md_path(name)}>)", "", f"*{_md(caption)}*"]
+        lines += ["", "```sh", *section.commands, "```"] if section.commands else []
+        for heading, rows in section.folded.items():
+            lines += ["", f"### {_md(heading)}", "", *_markdown_table(rows)]
+        lines += ["", *(f"- {_md(line)}" for line in about)] if about and not section.title else []
+    return "\n".join(lines) + "\n"
+
+
+def _md(text: str) -> str:
+    """A line of plain text, as Markdown shows it."""
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"[\\`*$~|]", r"\\\g<0>", text)
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word an underscore stands for itself
+    text = re.sub(r"<(?=[\w/!?])|&(?=#?\w+;)|\](?=[(\[:])", r"\\\g<0>", text)  # HTML, entities, links
+    return re.sub(r"^(\d*)([#>]|[-+.)](?= ))", r"\1\\\2", text)  # headings, quotes, lists
+
+
+def _md_path(path: str) -> str:
+    return re.sub(r"[<>\\\n]", lambda match: f"%{ord(match[0]):02X}", path)
+
+
+def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    cells = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
+    return [f"| {' | '.join(text if text == '---' else _md(str(text)) for text in row)} |" for row in cells]
+
+
+# ---------------------------------------------------------------- HTML
+
+
+def to_html(
+    title: str, sections: Sequence[Section], images: Mapping[str, bytes], *, lead: str = "", about: Sequence[str] = ()
+) -> str:
+    """The report as one page that needs no other file; ``images`` holds the PNG of each figure.
+
+    Its script sorts tables and moves sliders, and reaches no network.
+    """
+    anchors = _anchors([section.title for section in sections])
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts += [f'<p class="lead">{html.escape(lead)}</p>'] if lead else []
+    contents = [
+        f'<li><a href="#{anchor}">{html.escape(section.title)}</a></li>'
+        for section, anchor in zip(sections, anchors)
+        if section.title
+    ]
+    for section, anchor in zip(sections, anchors):
+        body = _html_section(section, images)
+        if section.title:
+            parts.append(f'<section id="{anchor}"><h2>{html.escape(section.title)}</h2>\n{body}\n</section>')
+            continue
+        parts.append(f'<div class="opening">{body}</div>')
+        parts += [f'<p class="about">{html.escape(line)}</p>' for line in about]
+        parts.append(f'<nav aria-label="Contents"><ul>{"".join(contents)}</ul></nav>')
+    style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
+    head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    body = "\n".join(parts) + f"\n<script>{script}</script>"
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _anchors(titles: Sequence[str]) -> list[str]:
+    slugs = [re.sub(r"\W+", "-", title.lower()).strip("-") for title in titles]
+    return [slug if slugs.count(slug) == 1 else f"{slug}-{i}" for i, slug in enumerate(slugs)]
+
+
+def _html_section(section: Section, images: Mapping[str, bytes]) -> str:
+    parts = [f"<p>{html.escape(section.text)}</p>"] if section.text else []
+    parts += [_html_table(section.table)] if section.table else []
+    if section.findings:
+        parts.append("<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in section.findings) + "</ul>")
+    parts += [_html_figure(images[name], caption) for name, caption in section.figures.items()]
+    parts += [_html_overlays(section.overlays)] if section.overlays else []
+    parts += [f"<pre>{html.escape(chr(10).join(section.commands))}</pre>"] if section.commands else []
+    for heading, rows in section.folded.items():
+        parts.append(f"<details><summary>{html.escape(heading)}</summary>{_html_table(rows)}</details>")
+    return "\n".join(parts)
+
+
+def _html_figure(image: bytes, caption: str) -> str:
+    width, height = (round(side * 96 / FIGURE_DPI) for side in struct.unpack(">II", image[16:24]))  # of PNG's header
+    text = html.escape(caption)
+    picture = (
+        f'<img src="{_data_url(image)}" alt="{text}" width="{width}" height="{height}">'
+    )
+    return f'<figure><div class="scroll">{picture}</div><figcaption>{text}</figcaption></figure>'
+
+
+def _html_overlays(overlays: Sequence[Overlay]) -> str:
+    figures = []
+    for overlay in overlays:
+        text = html.escape(overlay.caption)
+        layers = f'<img src="{_data_url(overlay.picture)}" alt=""><img src="{_data_url(overlay.over)}" alt="{text}">'
+        figures.append(f'<figure><span class="stack">{layers}</span><figcaption>{text}</figcaption></figure>')
+    sliders = '<label>picture <input type="range" name="from" min="0" max="100" value="0"> alone</label>'
+    sliders += '<label>opacity <input type="range" name="opacity" min="0" max="100" value="100"></label>'
+    return f'<div><div class="controls" hidden>{sliders}</div><div class="overlays">{"".join(figures)}</div></div>'
+
+
+def _data_url(image: bytes) -> str:
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in rows[0])
+    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in rows[0])
+    texts = {
+        title for title in list(rows[0])[1:] if max(len(str(row[title])) for row in rows) > 32
+    }  # read, not compared
+    opening = {title: '<td class="text">' if title in texts else "<td>" for title in rows[0]}
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_keep_together(str(cell)))}</td>" for cell in row.values()) + "</tr>"
+        f"<tr>{''.join(f'{opening[title]}{html.escape(_keep_together(str(cell)))}</td>' for title, cell in row.items())}</tr>"
         for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -94,3 +199,68 @@ def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
 def _keep_together(cell: str) -> str:
     """The cell of a wide table may be wrapped, but not within an interval."""
     return re.sub(r"(?<=,) |(?<=\d) (?=to )|(?<=to) ", "\N{NO-BREAK SPACE}", cell)
+
+
+# ---------------------------------------------------------------- LaTeX
+
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "±": r"$\pm$",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+}
+
+
+def to_latex(
+    rows: Sequence[Mapping[str, str]], *, caption: str, label: str, bold: Sequence[tuple[int, str]] = ()
+) -> str:
+    """A table to put into a paper by ``\\input``; it needs the package booktabs.
+
+    ``bold``: the cells to stress, by the number of the row and the title of the column.
+    """
+    titles = list(rows[0])
+    head = " & ".join(map(escape_latex, titles))
+    body = []
+    for i, row in enumerate(rows):
+        cells = [escape_latex(str(row[title])) for title in titles]
+        cells = [rf"\textbf{{{cell}}}" if (i, title) in bold else cell for title, cell in zip(titles, cells)]
+        body.append(f"    {' & '.join(cells)} \\\\")
+    return (
+        "\n".join(
+            [
+                r"% \usepackage{booktabs}",
+                r"\begin{table}",
+                r"  \centering",
+                rf"  \caption{{{escape_latex(caption)}}}",
+                rf"  \label{{{label}}}",
+                rf"  \begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
+                r"    \toprule",
+                f"    {head} \\\\",
+                r"    \midrule",
+                *body,
+                r"    \bottomrule",
+                r"  \end{tabular}",
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
+
+
+def escape_latex(text: str) -> str:
+    """Plain text as LaTeX prints it; what its usual fonts lack becomes the number of the character."""
+    return "".join(_TEX.get(character) or _latin(character) for character in re.sub(r"\s+", " ", text))
+
+
+def _latin(character: str) -> str:
+    if character.isascii():
+        return character if character.isprintable() else ""
+    name = unicodedata.name(character, "")
+    return character if name.startswith("LATIN ") and ord(character) < 0x180 else f"U+{ord(character):04X}"

@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,8 +13,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter
+
+matplotlib.rcParams["text.parse_math"] = False  # names of classes and files may hold dollar signs
+matplotlib.rcParams["pdf.fonttype"] = 42  # letters stay letters in PDF files
 
 # Okabe and Ito (2008), "Color universal design": colours that colour-blind readers tell apart.
 BLUE, SKY, GREEN, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"
@@ -53,7 +59,7 @@ def tidy(axes: Axes, *, grid: str | None = "both", tick_size: float = TICK_SIZE)
 
 def scientific_ticks(axes: Axes) -> None:
     """Small or large values of y with their power of ten above the axis."""
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     axes.yaxis.get_offset_text().set_fontsize(TICK_SIZE)
 
 
@@ -100,6 +106,15 @@ def shared_legend(figure: Figure) -> None:
 def legend_entry(axes: Axes, label: str, **style) -> None:
     """A line of the legend that stands for no one line of the panel."""
     axes.add_line(Line2D([], [], label=label, **style))
+
+
+def number_marker(number: str) -> dict:
+    """The look of a legend's entry that shows a number where others show a line."""
+    outline = TextPath((0, 0), number)
+    center = (outline.vertices.min(axis=0) + outline.vertices.max(axis=0)) / 2
+    size = 6 if len(number) == 1 else 8.5  # of the longer side: the digits come out alike
+    marker = Path(outline.vertices - center, outline.codes)
+    return dict(color=DARK, linestyle="", marker=marker, markersize=size, markeredgewidth=0)
 
 
 def class_rows(class_names: Sequence[str], seen: np.ndarray, title: str | None) -> tuple[Figure, Axes, int]:

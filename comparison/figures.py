@@ -26,6 +26,7 @@ from common.plotting import (
     label_points,
     legend_entry,
     new_figure,
+    number_marker,
     panels,
     plot_known,
     readable,
@@ -269,10 +270,7 @@ def accuracy_against_cost(
         axes.set_ylabel("accuracy (%)")
     if not direct:
         for label, name in zip(labels, names, strict=True):
-            size = 6 if len(label) == 1 else 8.5  # of the longer side: the digits come out alike
-            legend_entry(
-                grid[0], name, color=DARK, linestyle="", marker=f"${label}$", markersize=size, markeredgewidth=0
-            )
+            legend_entry(grid[0], name, **number_marker(label))
     shared_legend(figure)
     figure.draw_without_rendering()
     for axes, values, lines in zip(grid, costs.values(), obstacles, strict=True):
@@ -347,6 +345,7 @@ def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title:
     if positive and max(positive) > 10 * min(positive):  # on a linear axis the smaller rates would lie on the floor
         rate.set_yscale("log", nonpositive="mask")
         rate.set_ylim(bottom=min(positive) / 100)
+        rate.yaxis.set_major_formatter(PLAIN_TICKS)
     else:
         scientific_ticks(rate)
     for axes, label in zip(grid, ("loss", "accuracy (%)", "learning rate"), strict=True):
