@@ -161,9 +161,7 @@ def _html_section(section: Section, images: Mapping[str, bytes]) -> str:
 def _html_figure(image: bytes, caption: str) -> str:
     width, height = (round(side * 96 / FIGURE_DPI) for side in struct.unpack(">II", image[16:24]))  # of PNG's header
     text = html.escape(caption)
-    picture = (
-        f'<img src="{_data_url(image)}" alt="{text}" width="{width}" height="{height}">'
-    )
+    picture = f'<img src="{_data_url(image)}" alt="{text}" width="{width}" height="{height}">'
     return f'<figure><div class="scroll">{picture}</div><figcaption>{text}</figcaption></figure>'
 
 

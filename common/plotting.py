@@ -19,7 +19,6 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter
 
 matplotlib.rcParams["text.parse_math"] = False  # names of classes and files may hold dollar signs
-matplotlib.rcParams["pdf.fonttype"] = 42  # letters stay letters in PDF files
 
 # Okabe and Ito (2008), "Color universal design": colours that colour-blind readers tell apart.
 BLUE, SKY, GREEN, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import NullLocator
 
 from common.plotting import (
@@ -41,41 +41,62 @@ from common.plotting import (
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], *, title: str | None = None) -> Figure:
     """Counts of (true, predicted) pairs, coloured by their share of the true class.
 
-    Up to 20 classes the cells carry the counts, and their row's percentage where there is room.
-
     Args:
         counts: K K integers, row = true class, column = predicted class. A row may be empty.
         class_names: K names.
     """
-    counts, num_classes = np.asarray(counts), len(class_names)
-    assert counts.shape == (num_classes, num_classes), (counts.shape, num_classes)
-    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return confusion_matrices({"": counts}, class_names, title=title)
+
+
+def confusion_matrices(
+    counts: Mapping[str, np.ndarray], class_names: Sequence[str], *, title: str | None = None
+) -> Figure:
+    """The confusion matrices of several runs side by side, in one scale of colours; see `confusion_matrix`.
+
+    Up to 20 classes the cells carry the counts and their row's percentage.
+
+    Args:
+        counts: run to K K integers.
+        class_names: K names.
+    """
+    num_classes, alone = len(class_names), len(counts) == 1
+    assert all(np.shape(values) == (num_classes, num_classes) for values in counts.values()), num_classes
     numbered = num_classes <= 20
-    side = max(7, (0.5 if numbered else 0.14) * min(num_classes, MAX_LABELS)) if num_classes > 5 else 2 + num_classes
+    if num_classes <= 5:
+        side = (2 if alone else 1.2) + num_classes * (1 if alone else 0.8)
+    else:
+        side = max(7 if alone else 5, (0.56 if numbered else 0.14) * min(num_classes, MAX_LABELS))
     cell, size = side / num_classes, TICK_SIZE if numbered else 7 if num_classes <= 50 else 6
-    names, step = [shorten(name) for name in class_names], math.ceil(num_classes / MAX_LABELS)
+    names = [shorten(name) for name in class_names]
     margin = text_width(names, size)
     upright = margin > cell  # names wider than a column stand on end
+    columns = 1 if side > 6 else min(len(counts), 2)
+    height = side + (margin if upright else 0.2) + (0.5 if alone else 0.8)
+    figure = new_figure(columns * (side + margin + 0.6) + 0.8, height * math.ceil(len(counts) / columns), title)
+    grid = panels(figure, len(counts), columns)
+    for axes, (run, values) in zip(grid, counts.items(), strict=True):
+        image = _draw_confusion(axes, np.asarray(values), numbered=numbered, size=size)
+        ticks = np.arange(0, num_classes, math.ceil(num_classes / MAX_LABELS))
+        axes.set_xticks(ticks, [names[i] for i in ticks], rotation=90 if upright else 0)
+        axes.set_yticks(ticks, [names[i] for i in ticks])
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.set_title(wrap(run, side, LABEL_SIZE), fontsize=LABEL_SIZE)
+        tidy(axes, grid=None, tick_size=size)
+    colorbar(grid[columns - 1], image, "share of the true class (%)", side)
+    return figure
 
-    figure = new_figure(side + margin + 1.4, side + (margin if upright else 0.2) + 0.5, title)
-    axes = figure.subplots()
-    # A good model's errors are a few percent of a row: the power law keeps them visible beside the diagonal.
-    norm = PowerNorm(0.4, vmin=0, vmax=100)
-    image = axes.imshow(percent, cmap="Blues", norm=norm, interpolation="nearest")
-    bar = colorbar(axes, image, "share of the true class (%),\ncolours follow its power 0.4", side)
-    bar.set_ticks([0, 1, 5, 20, 50, 100])
-    ticks = np.arange(0, num_classes, step)
-    axes.set_xticks(ticks, names[::step], rotation=90 if upright else 0)
-    axes.set_yticks(ticks, names[::step])
-    axes.set(xlabel="predicted class", ylabel="true class")
-    tidy(axes, grid=None, tick_size=size)
+
+def _draw_confusion(axes: Axes, counts: np.ndarray, *, numbered: bool, size: float) -> AxesImage:
+    """One panel of `confusion_matrices`, without its names."""
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if numbered:
         for (row, column), count in np.ndenumerate(counts):
             share = percent[row, column]
-            text = f"{count}\n{share:.1f} %" if count and cell >= 0.55 else str(count)
-            color = "white" if norm(share) > 0.6 else DARK if count else GREY
-            axes.text(column, row, text, ha="center", va="center", fontsize=LABEL_SIZE, color=color)
-    return figure
+            text = f"{count:,}\n{share:.1f} %" if count else "0"
+            color = "white" if share > 60 else DARK if count else GREY
+            axes.text(column, row, text, ha="center", va="center", fontsize=size - 0.5, color=color, linespacing=1.1)
+    return image
 
 
 def per_class_accuracy(
@@ -86,20 +107,18 @@ def per_class_accuracy(
     mean: float | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Accuracy of each class with its 95 % interval, the best class on top.
+    """Accuracy of each class with its 95 % interval, in the order of the classes, the first on top.
 
     Args:
-        accuracy: K fractions; NaN for a class that never occurs, which gets an empty row at the bottom.
+        accuracy: K fractions; NaN for a class that never occurs, which gets an empty row.
         interval: K 2, lower and upper bound of each.
         class_names: K names.
         mean: accuracy over all images, a fraction, drawn as a line.
     """
     accuracy, interval = 100 * np.asarray(accuracy, dtype=float), 100 * np.asarray(interval, dtype=float)
-    order = np.argsort(-accuracy, kind="stable")  # NaN sorts last
-    accuracy, interval = accuracy[order], interval[order]
     seen = np.isfinite(accuracy)
     rows = np.flatnonzero(seen)
-    figure, axes, caps = class_rows([class_names[i] for i in order], seen, title)
+    figure, axes, caps = class_rows(class_names, seen, title)
     axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
     style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
     axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)
