@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 NO_VALUE = "–"
 FIGURE_DPI = 150  # of PNG files: a figure is shown at the size in inches that it was drawn for
@@ -81,7 +82,7 @@ def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "", abou
         lines += [*_markdown_table(section.table), ""] if section.table else []
         lines += [f"- {_md(finding)}" for finding in section.findings]
         for name, caption in section.figures.items():
-            lines += ["", f"![{_md(caption)}](<{_md_path(name)}>)", "", f"*{_md(caption)}*"]
+            lines += ["", f"![{_md(caption)}]({quote(name)})", "", f"*{_md(caption)}*"]
         lines += ["", "```sh", *section.commands, "```"] if section.commands else []
         for heading, rows in section.folded.items():
             lines += ["", f"### {_md(heading)}", "", *_markdown_table(rows)]
@@ -96,10 +97,6 @@ def _md(text: str) -> str:
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word an underscore stands for itself
     text = re.sub(r"<(?=[\w/!?])|&(?=#?\w+;)|\](?=[(\[:])", r"\\\g<0>", text)  # HTML, entities, links
     return re.sub(r"^(\d*)([#>]|[-+.)](?= ))", r"\1\\\2", text)  # headings, quotes, lists
-
-
-def _md_path(path: str) -> str:
-    return re.sub(r"[<>\\\n]", lambda match: f"%{ord(match[0]):02X}", path)
 
 
 def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
@@ -209,6 +206,8 @@ _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
+    "[": "{[}",  # after the end of a row these two would be its options
+    "*": "{*}",
     "±": r"$\pm$",
     "–": "--",
     "−": "$-$",

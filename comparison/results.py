@@ -34,7 +34,7 @@ COLUMNS = {
 OUTPUT = Path("docs/results.md")
 LIMITS = [
     "ImageNet weights could not be downloaded where this was run, so that no fine-tuning from them is reported: the configs of "
-    "`configs/cifar10_lr`, `configs/cifar10_freeze` and `configs/cifar10_partial` are tested with local weights only.",
+    "configs/cifar10_lr, configs/cifar10_freeze and configs/cifar10_partial are tested with local weights only.",
     "The original CIFAR files could not be downloaded either. Where CIFAR-10 is named, it is a JPEG re-encoding in folders: a "
     "little harder, and not comparable digit by digit.",
     "mini10 is the first 10 classes by name of mini-ImageNet at 32 px (4,500 training, 500 validation and 1,000 test images); "
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Section("What could not be run", findings=LIMITS),
         Section("Runs", table=comparison_rows(results, COLUMNS)),
         *reported(runs, results),
-        Section("Commands", findings=list(dict.fromkeys(f"`{command(run)}`" for run in runs))),
+        Section("Commands", commands=list(dict.fromkeys(command(run) for run in runs))),
         *[compared(path) for path in sorted(args.folder.glob("comparisons/**/comparison.json"))],
     ]
     args.output.write_text(to_markdown("Results", sections), encoding="utf-8")

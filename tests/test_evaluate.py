@@ -15,7 +15,6 @@ import evaluate
 import gradcam
 import train
 from common.config_files import load_config
-from common.documents import Section, to_html
 from common.runs import Run
 from comparison.entries import group_by_seed, read_entry
 from comparison.illustrations import _draw_cost, disagreements
@@ -341,12 +340,6 @@ def test_the_page_needs_no_other_file(seeds):
     assert all(f"({name}.png)" in markdown for name in names)
     assert "Accuracy of b less that of a-seed0, class by class" in markdown and "One seed of each model." in markdown
     assert "None" not in markdown and "hold at once with 95 %, and" not in markdown
-
-
-def test_cells_of_a_wide_table_are_wrapped_around_their_intervals():
-    text = to_html("title", [Section("section", [{"run": "a b", "x": "0.61 [0.59, 0.63]", "y": "52.3 to 63.4"}])], {})
-    assert "<td>a b</td><td>0.61 [0.59,\N{NO-BREAK SPACE}0.63]</td>" in text and "nowrap" not in text
-    assert "<td>52.3\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}63.4</td>" in text
 
 
 def test_seeds_are_one_point_of_the_front(seeds):

@@ -49,7 +49,7 @@ def test_confusion_matrices_stand_side_by_side_in_one_scale(num_runs, num_classe
     assert {(image.norm.vmin, image.norm.vmax) for image in images} == {(0, 100)}
     np.testing.assert_allclose(images[1].get_array(), images[0].get_array())  # the same shares of other counts
     if num_classes <= 20:
-        assert int(drawn[1].texts[0].get_text().split("\n")[0]) == 2 * counts[list(counts)[0]][0, 0]
+        assert int(drawn[1].texts[0].get_text().split("\n")[0]) == 2 * next(iter(counts.values()))[0, 0]
     assert len({round(axes.get_position().y0, 6) for axes in drawn[:2]}) == (1 if num_classes <= 10 else 2)
     assert not layout_faults(figure)
 
