@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,14 @@ def test_defaults_then_file_then_overrides(tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_configs_of_the_project_are_valid(path):
     load_config(path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_open_with_their_command_and_what_it_gave(path):
+    """The number with its hardware and time, or that nobody has run it."""
+    command, outcome = path.read_text().splitlines()[:2]
+    assert command == f"# python train.py {path.relative_to(PROJECT).as_posix()}"
+    assert outcome.startswith("# Not run") or re.match(r"# Run: .*\d %.* (seconds|minutes|hours) on .*\.$", outcome)
 
 
 def test_a_number_that_yaml_reads_as_text_becomes_a_number(tmp_path):
