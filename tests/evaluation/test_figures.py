@@ -39,7 +39,7 @@ def test_confusion_colors_are_row_percentages_on_a_linear_scale():
     np.testing.assert_allclose(image.norm([0, 1, 50, 100]), [0, 0.01, 0.5, 1])
 
 
-@pytest.mark.parametrize(("num_runs", "num_classes"), [(2, 2), (3, 5), (2, 10), (6, 10), (2, 20), (3, 100)])
+@pytest.mark.parametrize(("num_runs", "num_classes"), [(2, 2), (3, 10), (2, 20), (2, 100)])
 def test_confusion_matrices_stand_side_by_side_in_one_scale(num_runs, num_classes):
     counts = {f"cifar10/vit_base_patch16_224_{i}": random_counts(num_classes) * (i + 1) for i in range(num_runs)}
     figure = evaluation_figures.confusion_matrices(counts, class_names(num_classes), title="test split")
