@@ -12,7 +12,7 @@ from common.console import print_result, print_table
 from common.documents import Section, format_interval
 from common.runs import Folder, Run, comparison_folder
 from comparison import tables
-from comparison.caveats import caveats, short
+from comparison.caveats import WEIGHTS, Caveat, caveats
 from comparison.entries import Entry, check_comparable, group_by_seed, hardware_of, read_entry, size_of
 from comparison.illustrations import draw
 from comparison.significance import compare_pairs, rule_notes, single_seed_remark, summarize_seeds
@@ -23,6 +23,8 @@ NOT_ALIKE = (
     "Reported numbers are from other code and hardware, and may count other things: 'FLOPs' that are multiply-accumulates "
     "with the fused attention left out, say."
 )
+
+ALIKE = "The runs differ in nothing that was recorded beside what is compared."
 
 ONE_MODEL = "There is nothing to test: all runs are seeds of one model."
 
@@ -54,7 +56,7 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
         *([Section("Over seeds", table=seed_rows(seeds))] if len(groups) < len(entries) else []),
         *([Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE])] if reported else []),
         Section("Which differences are real?", findings=verdicts or [ONE_MODEL]),
-        Section("Before you conclude", findings=warnings),
+        *caveat_sections(warnings),
         Section(
             "Cost", table=tables.comparison_rows(results, tables.COSTS), figures={"cost.png": drawn["cost.png"][1]}
         ),
@@ -75,16 +77,27 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
     written = [
         folder.save_text("report.html", documents.to_html(title, sections, images, lead=data_line(entries))),
         folder.save_text("report.md", documents.to_markdown(title, sections, lead=data_line(entries))),
-        folder.save_json("comparison.json", stored | {"groups": seeds, "caveats": warnings}),
+        folder.save_json(
+            "comparison.json", stored | {"groups": seeds, "caveats": [warning.text for warning in warnings]}
+        ),
         folder.save_text("comparison.csv", documents.to_csv(rows)),
         *written,
     ]
     shown = ("run", "model", "accuracy (%)", "95 % interval (%)", "parameters (M)", "GMACs", "ms/image")
     print_table([[row[key] for key in shown] for row in rows], header=shown)
-    for line in verdicts + [f"caveat: {warning}" for warning in warnings]:
+    for line in verdicts + [f"caveat: {warning.text}" for warning in warnings]:
         print(line)
     names, accuracies = [entry.name for entry in entries], [entry.metrics["accuracy"] for entry in entries]
     print_result({"runs": names, "accuracy": accuracies}, written)
+
+
+def caveat_sections(found: Sequence[Caveat]) -> list[Section]:
+    """One for each weight, the weightiest first."""
+    if not found:
+        return [Section("Before you conclude", findings=[ALIKE])]
+    titles = {weight: f"Before you conclude: {weight[0].lower()}{weight[1:]}" for weight in WEIGHTS}
+    grouped = {weight: [caveat.text for caveat in found if caveat.weight == weight] for weight in WEIGHTS}
+    return [Section(titles[weight], findings=texts) for weight, texts in grouped.items() if texts]
 
 
 def data_line(entries: Sequence[Entry]) -> str:
@@ -150,7 +163,7 @@ def setting_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
     differing.pop("name", None)
     return [
         {"key": key}
-        | {e.name: documents.NO_VALUE if value is None else short(value) for e, value in zip(entries, values)}
+        | {e.name: documents.NO_VALUE if value is None else str(value) for e, value in zip(entries, values)}
         for key, values in differing.items()
     ]
 
