@@ -286,7 +286,7 @@ def test_runs_that_differ_in_their_seed_are_one_model(seeds):
 
 def test_what_is_unfair_is_named(seeds):
     caveats = "\n".join(json.loads((seeds / "comparison.json").read_text())["caveats"])
-    assert "Input size: data.image_size null (a), 20 (b); input size 16x16 (a), 20x20 (b)" in caveats
+    assert "Input size: data.image_size 16 (a), 20 (b); input size 16x16 (a), 20x20 (b)" in caveats
     assert (
         "Epochs: train.epochs 1 (a), 2 (b); epochs run 1 (a), 2 (b)" in caveats
         and "Training images: data.val" in caveats
