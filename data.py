@@ -30,6 +30,9 @@ SPLITS = ("train", "val", "test")
 BY_PIXELS = "-pixels"
 """Ends the fingerprints of images; those of older runs are of file names, and end otherwise."""
 
+STATISTICS_IMAGES = 4096
+"""By how many training images their mean and spread is judged."""
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -93,6 +96,21 @@ class Split:
         if not 0 <= i < len(self):
             raise ValueError(f"image index {i} is out of range: the {self.name} split has images 0 to {len(self) - 1}")
         return self.source.read(int(self.indices[i]))
+
+    def pixel_statistics(self, device: torch.device) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over all pixels, in [0, 1], to four digits.
+
+        Of at most STATISTICS_IMAGES images, spread evenly over the split.
+        """
+        chosen = torch.linspace(0, len(self) - 1, min(len(self), STATISTICS_IMAGES)).round().long()
+        sums, count = torch.zeros(2, 3, dtype=torch.float64), 0
+        for images, _ in self.load([BatchPlan(part, None) for part in chosen.split(256)], device):
+            values = images.double() / 255  # B 3 H W
+            sums += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))]).cpu()
+            count += values.numel() // 3
+        mean = sums[0] / count
+        std = (sums[1] / count - mean.square()).clamp_min(1 / 255**2).sqrt()  # images of one colour have none
+        return tuple(round(x, 4) for x in mean.tolist()), tuple(round(x, 4) for x in std.tolist())
 
     def plan(
         self, size: int, generator: torch.Generator | None = None, *, repeats: int = 1, smallest: int = 2

@@ -1,7 +1,7 @@
 """Model factory: one registry (timm's), weights that load or say why not, what a model is fed, fine-tuning policy."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import timm
@@ -56,19 +56,27 @@ def resolve_image_size(cfg: Config) -> Config:
     return cfg.model_copy(update={"data": cfg.data.model_copy(update={"image_size": size})})
 
 
-def create_model(cfg: Config, *, num_classes: int, with_head: bool = False) -> nn.Module:
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of each channel, of pixels in [0, 1]."""
+
+
+def create_model(
+    cfg: Config, *, num_classes: int, with_head: bool = False, statistics: Callable[[], Statistics] | None = None
+) -> nn.Module:
     """Build ``cfg.model`` for ``data.image_size``, load its pretrained weights, and freeze what ``model.tune`` says.
 
     ``timm.create_model`` does the work, for timm's models and ours. The model carries its InputSpec: see `input_spec`.
     ``with_head``: the head of pretrained weights is wanted as well, instead of a fresh one where it is of other classes.
+    ``statistics``: measures the training images, where ``data.normalization`` asks for them; without it timm's values serve.
     Raises ValueError for an unknown name, arguments that the model refuses, and weights that do not fit.
     """
     model = _build(cfg, num_classes=num_classes)
-    model.input_spec, model.pretrained_from = _input_spec(cfg, None, "none"), None
+    model.input_spec, model.pretrained_from = _input_spec(cfg, None, "none", statistics), None
     if cfg.model.pretrained:
         weights = find_weights(cfg.model.name, cfg.model.pretrained)
         saved = load_weights(model, weights.path, with_head=with_head) or weights.normalization
-        model.input_spec, model.pretrained_from = _input_spec(cfg, saved, weights.corpus), weights.describe()
+        model.input_spec = _input_spec(cfg, saved, weights.corpus, statistics)
+        model.pretrained_from = weights.describe()
     apply_tuning(model, cfg.model.tune)
     return model
 
@@ -132,16 +140,24 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
     return model
 
 
-def _input_spec(cfg: Config, saved: Mapping | None, corpus: str) -> InputSpec:
-    """Size from the config; normalisation and filter from the weights (``saved`` or timm's), unless the config names them."""
-    weights = saved or vars(pretrained_cfg(cfg.model.name))
-    if cfg.data.normalization == "model":
+def _input_spec(
+    cfg: Config, saved: Mapping | None, corpus: str, statistics: Callable[[], Statistics] | None
+) -> InputSpec:
+    """Size from the config; normalisation and filter as it says, ``saved`` being what the weights of a run were fed."""
+    weights, pretrained = saved or vars(pretrained_cfg(cfg.model.name)), bool(cfg.model.pretrained)
+    choice, filter_name = cfg.data.normalization, cfg.data.interpolation
+    if choice == "auto":
+        choice = "model" if pretrained else "dataset"
+    if choice == "model" or (choice == "dataset" and statistics is None):
         mean, std = weights["mean"], weights["std"]
-    elif isinstance(cfg.data.normalization, str):
-        mean, std = NORMALIZATIONS[cfg.data.normalization]
+    elif choice == "dataset":
+        mean, std = statistics()
     else:
-        mean, std = cfg.data.normalization
-    filter_name = weights["interpolation"] if cfg.data.interpolation == "model" else cfg.data.interpolation
+        mean, std = NORMALIZATIONS[choice] if isinstance(choice, str) else choice
+    if filter_name == "auto":
+        filter_name = "model" if pretrained else "bicubic"
+    if filter_name == "model":
+        filter_name = weights["interpolation"]
     return InputSpec(
         cfg.data.size, tuple(mean), tuple(std), "bilinear" if filter_name == "bilinear" else "bicubic", corpus
     )

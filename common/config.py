@@ -64,10 +64,11 @@ class DataConfig(Section):
     """Share of the images held out for testing where the data has no such split."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the splits that are cut. Apart from `seed`, so that runs of different seeds share their test images."""
-    normalization: Literal["model", "cifar10", "imagenet"] | tuple[Rgb, Rgb] = "model"
-    """Mean and std of the input: as the model's weights expect, by name, or [[mean x 3], [std x 3]] in [0, 1]."""
-    interpolation: Literal["model", "bilinear", "bicubic"] = "model"
-    """Filter for the resize to `image_size`: as the model's weights expect, or by name."""
+    normalization: Literal["auto", "model", "dataset", "cifar10", "imagenet"] | tuple[Rgb, Rgb] = "auto"
+    """Mean and std of the input: of the training images (dataset), as timm states them for the model (model), by name, or
+    [[mean x 3], [std x 3]] in [0, 1]; auto: model with pretrained weights, dataset without, so that all are fed alike."""
+    interpolation: Literal["auto", "model", "bilinear", "bicubic"] = "auto"
+    """Filter for the resize to `image_size`: as timm states it for the model, or by name; auto: bicubic from scratch."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of a photo's shorter side that a centre crop keeps, as timm's weights state it; null: all of it."""
     crop_mode: Literal["center", "squash", "border"] = "center"

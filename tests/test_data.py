@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from support import folder_config, make_config, make_folder, random_images, smooth_images
 
 from common.config import AugmentConfig
-from data import Augment, load_dataset
+from data import Augment, Split, load_dataset
+from images.sources import Pixels
 
 CPU = torch.device("cpu")
 
@@ -164,3 +166,18 @@ def test_a_corrupt_image_is_named(tmp_path, residency):
 def test_an_index_out_of_range_names_the_range():
     with pytest.raises(ValueError, match="test split has images 0 to 359"):
         digits().test.image(360)
+
+
+def test_pixel_statistics_are_those_of_the_training_images():
+    split = load_dataset(make_config().data, seed=0).train
+    pixels = split.source.images[split.indices].double() / 255
+    mean, std = split.pixel_statistics(torch.device("cpu"))
+    np.testing.assert_allclose(mean, pixels.mean(dim=(0, 2, 3)), atol=5.1e-5)
+    np.testing.assert_allclose(std, pixels.transpose(0, 1).flatten(1).std(dim=1, unbiased=False), atol=5.1e-5)
+    grey = Split(
+        Pixels(torch.full((3, 3, 4, 4), 128, dtype=torch.uint8), torch.zeros(3)),
+        torch.arange(3),
+        name="train",
+        resident=True,
+    )
+    assert grey.pixel_statistics(torch.device("cpu")) == ((0.502,) * 3, (0.0039,) * 3)

@@ -39,16 +39,19 @@ def test_the_size_that_a_model_was_designed_for_is_the_default():
 
 def test_normalisation_comes_from_the_weights_or_by_name():
     half, imagenet = ((0.5,) * 3, (0.5,) * 3), models.NORMALIZATIONS["imagenet"]
+    measured = ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     for family, data_section, expected in (
-        ("vit", {}, half),
-        ("swin", {}, imagenet),
+        ("vit", {}, measured),  # from scratch all are fed alike
+        ("swin", {}, measured),
+        ("vit", {"normalization": "model"}, half),
+        ("swin", {"normalization": "model"}, imagenet),
         ("vit", {"normalization": "imagenet"}, imagenet),
         ("swin", {"normalization": "cifar10"}, models.NORMALIZATIONS["cifar10"]),
         ("swin", {"normalization": [[0, 0, 0], [1, 1, 1]]}, ((0, 0, 0), (1, 1, 1))),
     ):
         cfg = make_config(data={"image_size": 32, **data_section}, model=FAMILIES[family])
-        spec = input_spec(create_model(cfg, num_classes=3))
-        assert (spec.mean, spec.std) == expected
+        spec = input_spec(create_model(cfg, num_classes=3, statistics=lambda: measured))
+        assert (spec.mean, spec.std) == expected and spec.interpolation == "bicubic"
         assert spec.corpus == "none"
     assert models.InputSpec.from_dict(spec.to_dict()) == spec
 

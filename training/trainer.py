@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import torch
 from timm.utils import ModelEmaV3
@@ -30,7 +31,8 @@ def train(config: Config, *, device: torch.device, resume: bool = False, overwri
     dataset = load_dataset(config.data, seed=config.data.split_seed)
     check_fit(config, dataset, target)
     seed_epoch(config.seed, 0)
-    model = create_model(config, num_classes=len(dataset.class_names)).to(device)
+    statistics = partial(dataset.train.pixel_statistics, device)
+    model = create_model(config, num_classes=len(dataset.class_names), statistics=statistics).to(device)
     optimizer = create_optimizer(model, config, device)
     # From here on the run's directory changes; what is wrong with the config has shown itself above.
     run = Run(config.run_directory, config)
