@@ -1,8 +1,9 @@
 """Which attention kernel a model uses: torch's fused one, or explicit products whose matrices can be seen."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import torch
 from torch import nn
 
 
@@ -14,6 +15,14 @@ def unfused_attention(model: nn.Module) -> AbstractContextManager[None]:
 def fused_attention(model: nn.Module) -> AbstractContextManager[None]:
     """Let all of timm's attention layers use the fused kernel, Swin's too, which timm leaves out: faster, the same result."""
     return _attention(model, fused=True)
+
+
+def training_attention(model: nn.Module, device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """The kernel to train with: the explicit products in bf16 on CPU, where the fused kernel's backward pass is slow.
+
+    Elsewhere, and in evaluation, the model's own choice, which is the fused one for ViT. The losses are the same.
+    """
+    return unfused_attention(model) if device.type == "cpu" and precision == "bf16" else nullcontext()
 
 
 @contextmanager

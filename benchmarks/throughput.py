@@ -128,7 +128,7 @@ class Ours:
         source = Pixels(tensor, torch.arange(len(tensor)) % NUM_CLASSES)
         self.split = data.Split(source, torch.arange(len(tensor)), name="train", resident=True)
         dataset = data.Dataset("random", [str(i) for i in range(NUM_CLASSES)], self.split, self.split, self.split)
-        optimizer = create_optimizer(model, config, device)
+        optimizer = create_optimizer(model, config)
         self.batch_size, self.device = config.train.batch_size, device
         precision = select_precision(config.train.amp, device)
         self.trainer = Trainer(Run(folder, config), dataset, model, optimizer, device=device, precision=precision)

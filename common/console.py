@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,8 +13,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 def run_script(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run ``main``; a ValueError that the project raised is the user's to mend: one line and exit code 2.
 
-    One that a library raised is a defect of ours, and keeps its traceback.
+    One that a library raised is a defect of ours, and keeps its traceback. Progress bars are for terminals alone: in a
+    file or a pipe they would be one endless line.
     """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported, which main does
     try:
         main(argv)
     except ValueError as error:

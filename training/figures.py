@@ -10,7 +10,11 @@ from common.plotting import BLUE, DARK, ORANGE, new_figure, plot_known, scientif
 
 
 def training_curves(
-    log: Mapping[str, Sequence[float]], *, best_epoch: int | None = None, title: str | None = None
+    log: Mapping[str, Sequence[float]],
+    *,
+    best_epoch: int | None = None,
+    title: str | None = None,
+    training_images: str = "",
 ) -> Figure:
     """Loss and accuracy by epoch, with the epoch whose weights were kept marked.
 
@@ -18,6 +22,8 @@ def training_curves(
         log: columns `epoch`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy` of equal length; accuracies
             are fractions. NaN is not drawn: an epoch without validation, or a run without a validation split.
         best_epoch: the epoch to mark.
+        training_images: how the images were changed that the training values are of, such as "augmented": these are
+            means over an epoch in which the weights changed, validation's are of its end and of unchanged images.
     """
     epochs, validation = (np.asarray(log[name], dtype=float) for name in ("epoch", "val_accuracy"))
     figure = new_figure(9, 3.6, title)
@@ -25,11 +31,12 @@ def training_curves(
         for split, name, style in (("train", "training", "--"), ("val", "validation", "-")):
             values = factor * np.asarray(log[f"{split}_{quantity}"], dtype=float)
             look = dict(color=BLUE if split == "train" else ORANGE, marker="o" if len(epochs) <= 30 else None)
-            plot_known(axes, epochs, values, linestyle=style, **look, markersize=4, label=name)
+            label = f"{name}, on {training_images} images" if split == "train" and training_images else name
+            plot_known(axes, epochs, values, linestyle=style, **look, markersize=4, label=label)
         if best_epoch is not None and np.isfinite(validation).any():
             label = f"kept: epoch {best_epoch}, validation accuracy {100 * validation[epochs == best_epoch][0]:.2f} %"
             axes.axvline(best_epoch, color=DARK, linestyle=":", linewidth=1.2, zorder=1, label=label)
-        axes.set(xlabel="epoch", ylabel="accuracy (%)" if factor == 100 else quantity)
+        axes.set(xlabel="epoch", ylabel="accuracy (%)" if factor == 100 else "cross-entropy (nats)")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         tidy(axes)
     shared_legend(figure)

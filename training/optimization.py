@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from common.config import Config, TrainConfig
 from common.console import did_you_mean
 
+FUSED = ("adam", "adamw")
+"""Optimizers of torch that have a version which updates all weights in one kernel, on CUDA and on CPU."""
 
-def create_optimizer(model: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:
-    """timm's optimizer of that name, fused on CUDA.
+
+def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, in torch's fused version where it has one.
 
     Biases, norms, and what a model lists in ``no_weight_decay`` (positions, relative-position tables) are not decayed;
     ``layer_decay`` scales the learning rate by depth. Raises ValueError for an unknown name.
@@ -22,7 +25,7 @@ def create_optimizer(model: nn.Module, config: Config, device: torch.device) -> 
     if cfg.opt not in list_optimizers():
         hint = did_you_mean(cfg.opt, list_optimizers(), count=3) or "; the usual one is adamw"
         raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm{hint}")
-    fused = {"fused": True} if device.type == "cuda" and cfg.opt in ("adam", "adamw") else {}
+    fused = {"fused": True} if cfg.opt in FUSED else {}
     return create_optimizer_v2(
         model,
         opt=cfg.opt,

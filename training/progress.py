@@ -1,11 +1,57 @@
-"""What is shown and heard while a run is trained: the bar, and signals."""
+"""What is shown and heard while a run is trained: lines for the log, the bar, and signals."""
 
 import math
 import signal
 import time
 from collections.abc import Sequence
 
+import torch
+from torch import nn
 from tqdm import tqdm
+
+from common import distributed
+from data import Dataset
+from evaluation.cost import count_parameters
+from models import input_spec
+
+
+def start_line(dataset: Dataset, model: nn.Module, name: str, device: torch.device, precision: str) -> str:
+    """What is about to be trained, on what, and how; ``name`` is the model's."""
+    params, trainable = count_parameters(model)
+    counts = ", ".join(f"{len(dataset.split(split)):,} {split}" for split in ("train", "val", "test"))
+    height, width = input_spec(model).size
+    processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return (
+        f"{name}: {params / 1e6:.2f} M parameters ({trainable / params:.0%} trained), {height}x{width} px; "
+        f"{dataset.name}: {counts} images; {device.type} ({where}{processes}), {precision}"
+    )
+
+
+class Journal:
+    """A line for each epoch, which stays in a log, with the time that is left."""
+
+    def __init__(self, epochs: int, done: int):
+        self.epochs, self.first, self.start = epochs, done, time.perf_counter()
+
+    def line(self, row: dict) -> str:
+        """The line of an epoch's ``row`` of the log; epochs to come are taken to last as long as those seen here."""
+        number = row["epoch"]
+        left = (time.perf_counter() - self.start) / (number - self.first) * (self.epochs - number)
+        parts = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}"]
+        for split, words in (("train", "training"), ("val", "validation"), ("test", "test")):
+            if row.get(f"{split}_loss") is not None:
+                parts.append(f"{words} loss {row[f'{split}_loss']:.4f}, accuracy {row[f'{split}_accuracy']:.2%}")
+        parts.append(f"{row['images_per_second']:,.0f} images/s")
+        return "  ".join(parts + ([f"{describe_duration(left)} left"] if number < self.epochs else []))
+
+
+def describe_duration(seconds: float) -> str:
+    """Two units at most: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Interrupted(Exception):
@@ -45,7 +91,8 @@ class TrainingBar(tqdm):
         self.step = first
         self.shown = time.perf_counter()
         done = sum(self.sizes[:first])
-        super().__init__(desc=title, total=sum(self.sizes), initial=done, unit=" images", disable=not visible)
+        hidden = None if visible else True  # None: where the output is no terminal
+        super().__init__(title, total=sum(self.sizes), initial=done, unit=" images", leave=False, disable=hidden)
 
     def advance(self) -> None:
         """One batch is done."""

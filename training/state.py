@@ -9,6 +9,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from common import distributed
+from common.config import Config
 from common.runs import Run
 from data import Dataset
 from evaluation.cost import count_parameters
@@ -16,6 +17,14 @@ from models import input_spec
 from training.figures import learning_rate, training_curves
 from training.randomness import get_states, set_states
 from training.stopping import selection_key, stayed_near_chance
+
+
+def changes_of_images(config: Config) -> str:
+    """How training images are changed, in words for a figure; "" for not at all."""
+    augment = config.data.augment
+    random = (augment.crop_padding, augment.hflip, augment.degrees, augment.translate, augment.scale, augment.aa)
+    words = ["augmented"] if any(random) or augment.reprob else []
+    return " and ".join(words + (["mixed"] if config.train.mixup or config.train.cutmix else []))
 
 
 @dataclass
@@ -97,7 +106,9 @@ class TrainingState:
         name, best = self.run.config.name, self.best or {}
         log = {key: [np.nan if row[key] is None else row[key] for row in self.log] for key in self.log[0]}
         self.run.save_log(self.log)
-        self.run.save_figure("figures/curves.png", training_curves(log, best_epoch=best.get("epoch"), title=name))
+        changed = changes_of_images(self.run.config)
+        curves = training_curves(log, best_epoch=best.get("epoch"), title=name, training_images=changed)
+        self.run.save_figure("figures/curves.png", curves)
         epochs = (np.arange(len(self.learning_rates)) + 1) / steps_per_epoch
         self.run.save_figure("figures/learning_rate.png", learning_rate(epochs, self.learning_rates, title=name))
         params, trainable = count_parameters(self.model)

@@ -5,9 +5,11 @@ import time
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from architectures.kernels import training_attention
 from common import distributed
 from common.config import Config
 from common.devices import autocast, select_precision, set_deterministic, should_compile
@@ -16,7 +18,7 @@ from data import Augment, BatchPlan, Dataset, load_dataset
 from evaluation.predictions import predict_split
 from models import create_model, preprocessing, train_mode
 from training.optimization import Mixer, create_optimizer, create_scheduler
-from training.progress import Interrupted, Signals, TrainingBar
+from training.progress import Interrupted, Journal, Signals, TrainingBar, start_line
 from training.randomness import seed_epoch
 from training.state import TrainingState
 from training.stopping import reason_to_stop, stopping_target
@@ -33,7 +35,7 @@ def train(config: Config, *, device: torch.device, resume: bool = False, overwri
     seed_epoch(config.seed, 0)
     statistics = partial(dataset.train.pixel_statistics, device)
     model = create_model(config, num_classes=len(dataset.class_names), statistics=statistics).to(device)
-    optimizer = create_optimizer(model, config, device)
+    optimizer = create_optimizer(model, config)
     # From here on the run's directory changes; what is wrong with the config has shown itself above.
     run = Run(config.run_directory, config)
     if distributed.is_main():
@@ -108,6 +110,11 @@ class Trainer:
     def fit(self) -> None:
         """Epochs until there is a reason to stop, then the summary."""
         stopped_because, log = None, self.state.log
+        if distributed.is_main():
+            name = self.run.config.model.name
+            print(start_line(self.dataset, self.model, name, self.device, self.precision), flush=True)
+            print(f"writing {self.run.directory}", flush=True)
+        journal = Journal(self.cfg.epochs, len(log))
         with Signals() as self.signals:
             while not stopped_because:
                 if len(log) == self.cfg.epochs:
@@ -123,6 +130,8 @@ class Trainer:
                     break
                 row |= self.validate()
                 self.state.end_epoch(row)
+                if distributed.is_main():
+                    print(journal.line(row), flush=True)
                 if self.writer:
                     for key in row.keys() - {"epoch"}:
                         self.writer.add_scalar(key, math.nan if row[key] is None else row[key], row["epoch"])
@@ -195,13 +204,14 @@ class Trainer:
             inputs, targets = self.mixer(inputs, labels)
         sums = torch.zeros(3, device=self.device)
         for chunk, target, label in zip(*(x.chunk(self.cfg.grad_accum_steps) for x in (inputs, targets, labels))):
-            with autocast(self.device, self.precision):
+            with autocast(self.device, self.precision), training_attention(self.model, self.device, self.precision):
                 logits = self.forward(chunk)
                 loss = self.loss(logits, target)
             # The gradient is that of the mean over the whole batch; DistributedDataParallel divides by the ranks.
             self.scaler.scale(loss * len(chunk) * self.world_size / batch_size).backward()
             hits = (logits.detach().argmax(dim=1) == label).sum()
-            sums += torch.stack([loss.detach() * len(chunk), hits, torch.full_like(hits, len(chunk))])
+            shown = F.cross_entropy(logits.detach().float(), target, reduction="sum")  # as validation's: not smoothed
+            sums += torch.stack([shown, hits, torch.full_like(hits, len(chunk))])
         if self.cfg.clip_grad:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_grad)

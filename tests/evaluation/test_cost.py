@@ -1,5 +1,7 @@
 """Costs against published figures, another counter, and by hand."""
 
+from contextlib import nullcontext
+
 import pytest
 import timm
 import torch
@@ -62,3 +64,23 @@ def test_attention_is_counted_by_hand():
     norms = 2 * 5 * tokens * width + 5 * width
     assert counted * 1e9 == pytest.approx(products, rel=0.01)
     assert products <= counted * 1e9 <= products + norms
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "shallow_vit"])
+def test_training_in_bf16_on_cpu_uses_explicit_attention_with_the_same_loss(name):
+    kwargs = {"patch_size": 8, "depth": 2} if name.startswith("vit_tiny") else {}
+    config = make_config(data={"image_size": 32}, model={"name": name, "kwargs": kwargs})
+    model, device = create_model(config, num_classes=10).train(), torch.device("cpu")
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+
+    def loss(context):
+        with context:
+            return torch.nn.functional.cross_entropy(model(images), labels).item(), kernels.attention_kernel(model)
+
+    (own, kernel), (explicit, other) = loss(nullcontext()), loss(kernels.unfused_attention(model))
+    assert (kernel, other) == ("fused", "unfused") and explicit == pytest.approx(own, abs=1e-5)
+    assert loss(kernels.training_attention(model, device, "fp32"))[1] == "fused"
+    with torch.autocast("cpu", torch.bfloat16):
+        trained, kernel = loss(kernels.training_attention(model, device, "bf16"))
+        assert kernel == "unfused" and trained == pytest.approx(own, abs=4e-3)  # a step of bf16 at this loss is 0.016
+    assert kernels.attention_kernel(model) == "fused"

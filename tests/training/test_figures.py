@@ -24,6 +24,9 @@ def test_training_curves_without_validation_show_training_alone():
     figure = training_figures.training_curves(training_log(40, validated=False))
     assert [len(axes.lines) for axes in figure.axes] == [1, 1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training"]
+    figure = training_figures.training_curves(training_log(4), training_images="augmented and mixed")
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["training, on augmented and mixed images", "validation"] and not layout_faults(figure)
 
 
 def test_training_curves_of_one_epoch_are_visible():

@@ -17,7 +17,7 @@ import evaluate
 import train
 from common.runs import Run
 from models import create_model
-from training import trainer
+from training import progress, trainer
 from training.optimization import Mixer, create_optimizer
 from training.randomness import get_states, seed_epoch, set_states
 from training.state import TrainingState
@@ -91,7 +91,7 @@ def test_layer_decay_scales_by_depth():
     cfg = cfg.model_copy(update={"train": cfg.train.model_copy(update={"layer_decay": 0.5})})
     model = create_model(cfg, num_classes=3)
     scale = {}
-    for group in create_optimizer(model, cfg, torch.device("cpu")).param_groups:
+    for group in create_optimizer(model, cfg).param_groups:
         for parameter in group["params"]:
             scale[id(parameter)] = group["lr_scale"]
     assert scale[id(model.head.weight)] == 1
@@ -105,7 +105,7 @@ def test_swins_tables_and_norms_are_not_decayed():
     cfg = make_config(data={"image_size": 32}, model={"name": "swin_tiny_patch4_window7_224", "kwargs": swin})
     model = create_model(cfg, num_classes=3)
     decay = {}
-    for group in create_optimizer(model, cfg, torch.device("cpu")).param_groups:
+    for group in create_optimizer(model, cfg).param_groups:
         decay |= {id(parameter): group["weight_decay"] for parameter in group["params"]}
     for name, parameter in model.named_parameters():
         spared = parameter.ndim == 1 or "relative_position_bias_table" in name
@@ -408,3 +408,49 @@ def test_streamed_photos_with_random_crops_repeat(tmp_path):
     values = {**TINY_VIT, "data": {**data, "augment": {"scale": [0.5, 1.0]}}}
     runs = [start(tmp_path, values=values, name=name) for name in ("one", "two")]
     assert same(weights(runs[0]), weights(runs[1]))
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def test_a_log_tells_what_is_trained_and_each_epoch(tmp_path, capfd):
+    start(tmp_path, "train.epochs=3", "train.log_test=true")
+    printed = capfd.readouterr()
+    first, second, *epochs = printed.out.splitlines()[:5]
+    assert first.startswith(
+        "shallow_vit: 0.02 M parameters (100% trained), 16x16 px; digits: 1,437 train, 180 val, 180"
+    )
+    assert "cpu (1 threads), fp32" in first and second == f"writing {tmp_path / 'tiny'}"
+    rows = Run.open(tmp_path / "tiny").read_log()
+    for row, line in zip(rows, epochs, strict=True):
+        assert line.startswith(f"epoch {row['epoch']:.0f}/3  training loss {row['train_loss']:.4f}, accuracy ")
+        assert f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.2%}" in line
+        assert f"test loss {row['test_loss']:.4f}" in line and (" left" in line) == (row["epoch"] < 3)
+    assert "\r" not in printed.out + printed.err  # no bar
+
+
+def test_no_bars_where_the_output_is_no_terminal():
+    code = "from common.console import run_script\nfrom tqdm import tqdm\nfor _ in tqdm(range(3)): pass"
+    code = code.replace("from tqdm", "run_script(lambda argv: None)\nfrom tqdm")
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "TQDM_DISABLE"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_time_left_is_that_of_the_epochs_to_come(monkeypatch):
+    clock = iter([100.0, 130.0, 160.0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    journal = progress.Journal(epochs=10, done=4)
+    row = {"train_loss": 1.0, "train_accuracy": 0.5, "val_loss": None, "images_per_second": 1234.5}
+    assert journal.line(row | {"epoch": 5}).endswith("accuracy 50.00%  1,234 images/s  2 min left")
+    assert journal.line(row | {"epoch": 10}).endswith("1,234 images/s")
+    assert [progress.describe_duration(s) for s in (45.4, 725, 12000)] == ["45 s", "12 min", "3 h 20 min"]
+
+
+def test_the_loss_of_training_is_that_of_validation_on_the_same_images(tmp_path):
+    """Without smoothing, on a model that does not move: both are means of the same cross-entropy."""
+    values = TINY_VIT | {"data": TINY_VIT["data"] | {"augment": {"crop_padding": 0, "hflip": 0}}}
+    run = start(tmp_path, "train.epochs=1", "train.smoothing=0.4", "train.lr=1e-9", values=values)
+    evaluate.main([str(run.directory), "--split", "train"])
+    expected = run.read_json("metrics-train.json")["loss"]
+    assert run.read_log()[0]["train_loss"] == pytest.approx(expected, rel=1e-4)
