@@ -23,6 +23,7 @@ from common.console import did_you_mean
 from images.augmentation import Augment, random_crops
 from images.preprocessing import Preprocess, crop_and_resize
 from images.sources import DATASETS, Photos, Pixels, Source, class_numbers, known_classes
+from images.splits import cut_splits
 
 __all__ = ["Augment", "BatchPlan", "Dataset", "Preprocess", "Split", "load_dataset"]
 
@@ -113,18 +114,25 @@ class Split:
         return tuple(round(x, 4) for x in mean.tolist()), tuple(round(x, 4) for x in std.tolist())
 
     def plan(
-        self, size: int, generator: torch.Generator | None = None, *, repeats: int = 1, smallest: int = 2
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        repeats: int = 1,
+        smallest: int = 2,
+        balanced: bool = False,
     ) -> list[BatchPlan]:
         """Which images make up the batches of one pass.
 
         Without a generator: in order, as the images are. With one: shuffled, and cropped at random if the split has a
         ``crop`` range. With ``repeats`` a batch holds that many versions of each of its images, and a pass as many
         images as ever, of fewer kinds (repeated augmentation, Hoffer et al. 2020). The last batch may be smaller; one of
-        fewer than ``smallest`` joins its neighbour, since BatchNorm cannot train on one image.
+        fewer than ``smallest`` joins its neighbour, since BatchNorm cannot train on one image. ``balanced`` draws images
+        with replacement, so that all classes are equally likely.
         """
         order, crops = torch.arange(len(self)), None
         if generator is not None:
-            order = torch.randperm(len(self), generator=generator)
+            order = self._draw_balanced(generator) if balanced else torch.randperm(len(self), generator=generator)
             order = order[: math.ceil(len(order) / repeats)].repeat_interleave(repeats)[: len(order)]
             if self.crop:
                 crops = random_crops(len(self), *self.crop, aspect=self.source.size, generator=generator)
@@ -133,6 +141,10 @@ class Split:
             parts.pop()
         bounds = zip(parts, [*parts[1:], len(order)])
         return [BatchPlan(order[i:j], None if crops is None else crops[i:j]) for i, j in bounds]
+
+    def _draw_balanced(self, generator: torch.Generator) -> Tensor:
+        shares = 1 / self.labels.bincount()[self.labels].double()
+        return torch.multinomial(shares, len(self), replacement=True, generator=generator)
 
     def load(self, plan: list[BatchPlan], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 B 3 H W, int64 B) on ``device`` for each selection."""
@@ -248,7 +260,7 @@ class Dataset:
 def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
     """The dataset ``cfg.dataset`` with its three splits; ``cfg.image_size`` must be set.
 
-    Splits that the data does not have are cut from its training images, stratified by class and seeded by ``seed``.
+    Splits that the data does not have are cut from its training images: see `cut_splits`.
     Raises ValueError for an unknown dataset, unreadable or missing data, and classes too small to be split.
     """
     if cfg.dataset not in DATASETS:
@@ -258,11 +270,7 @@ def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
     if len(class_names) < 2:
         raise ValueError(f"{cfg.root} has one class only ({class_names[0]}); a classifier needs at least two")
     labels = sources["train"].labels.numpy()
-    indices = {"train": np.arange(len(labels))}
-    for split, fraction in (("test", cfg.test_fraction), ("val", cfg.val_fraction)):
-        if split not in sources:
-            count = math.ceil(fraction * len(labels))
-            indices["train"], indices[split] = _cut(indices["train"], labels, count, f"data.{split}_fraction", seed)
+    indices = cut_splits(labels, cfg, given=sources.keys() - {"train"}, class_names=class_names, seed=seed)
     total_bytes = sum(len(s.labels) * 3 * s.size[0] * s.size[1] for s in sources.values())
     resident = cfg.residency == "device" or (cfg.residency == "auto" and total_bytes <= cfg.resident_budget_mb * 1e6)
     workers = cfg.num_readers
@@ -303,18 +311,3 @@ def _load_known(cfg: DataConfig, class_names: list[str], synsets: list[str]) -> 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f", ... ({len(names)} in all)" if len(names) > 4 else "")
-
-
-def _cut(pool: np.ndarray, labels: np.ndarray, count: int, key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hold ``count`` indices out of ``pool``, stratified; both parts come back sorted."""
-    from sklearn.model_selection import train_test_split
-
-    if count == 0:
-        return pool, pool[:0]
-    if count >= len(pool):
-        raise ValueError(f"{key} asks for {count:,} images, and {len(pool):,} are left to be cut from; lower it")
-    try:
-        rest, held_out = train_test_split(pool, test_size=count, stratify=labels[pool], random_state=seed)
-    except ValueError as error:
-        raise ValueError(f"{key}: {count} of {len(pool)} images cannot be held out by class: {error}") from None
-    return np.sort(rest), np.sort(held_out)

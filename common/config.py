@@ -62,6 +62,10 @@ class DataConfig(Section):
     """Share of the training images held out for validation where the data has no such split; 0: no selection."""
     test_fraction: Fraction = 0.1
     """Share of the images held out for testing where the data has no such split."""
+    fold: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
+    """k/n: test on the k-th of n folds and train on the others, instead of `test_fraction`; null: off."""
+    train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each class's training images that is used, the same test images throughout; 0.1 lies within 0.2."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the splits that are cut. Apart from `seed`, so that runs of different seeds share their test images."""
     normalization: Literal["auto", "model", "dataset", "cifar10", "imagenet"] | tuple[Rgb, Rgb] = "auto"
@@ -81,6 +85,14 @@ class DataConfig(Section):
     """How much `residency: auto` may keep on the device, in MB, over all splits."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode photos when streaming; null: one per CPU core, at most 8."""
+
+    @model_validator(mode="after")
+    def _possible_fold(self):
+        if self.fold:
+            number, count = map(int, self.fold.split("/"))
+            if not 1 <= number <= count or count < 2:
+                raise ValueError(f"fold: {self.fold} should be k/n with 1 <= k <= n and n of at least 2, such as 2/5")
+        return self
 
     @property
     def size(self) -> tuple[int, int]:
@@ -135,6 +147,10 @@ class TrainConfig(Section):
     """Learning rate of the first warmup step."""
     min_lr: Annotated[float, Field(ge=0)] = 0.0
     """Learning rate at the end of the cosine."""
+    class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
+    """Weight of each class's images in the loss: balanced (scikit-learn's: inverse to their number), or by class name."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """Images of an epoch: each once, or drawn with replacement so that all classes come up alike (balanced)."""
     smoothing: Fraction = 0.1
     """Label smoothing (Szegedy et al. 2016)."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 1.0

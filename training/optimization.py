@@ -1,5 +1,8 @@
-"""Optimizer, learning-rate schedule and mixed images."""
+"""Optimizer, learning-rate schedule, loss and mixed images."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
@@ -52,6 +55,41 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, *, steps_
         updates_per_epoch=steps_per_epoch,
     )
     return scheduler
+
+
+class WeightedLoss(nn.Module):
+    """Cross-entropy in which each class counts by its weight; the mean over images, not over weights."""
+
+    def __init__(self, weights: Tensor, smoothing: float):
+        super().__init__()
+        self.smoothing = smoothing
+        self.register_buffer("weights", weights)  # float K
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """B K, and int64 B or shares of classes B K."""
+        loss = F.cross_entropy(logits, targets, self.weights, label_smoothing=self.smoothing, reduction="sum")
+        return loss / len(logits)
+
+
+def create_loss(cfg: TrainConfig, labels: Tensor, class_names: Sequence[str]) -> nn.Module:
+    """Cross-entropy with label smoothing, weighted by class if ``train.class_weights`` says so.
+
+    ``labels``: int64 N, of the training images. Raises ValueError for weights of classes that there are not.
+    """
+    if cfg.class_weights is None:
+        return nn.CrossEntropyLoss(label_smoothing=cfg.smoothing)
+    if cfg.class_weights == "balanced":
+        from sklearn.utils.class_weight import compute_class_weight
+
+        classes = np.arange(len(class_names))
+        weights = compute_class_weight("balanced", classes=classes, y=labels.numpy())
+    else:
+        unknown = [name for name in cfg.class_weights if name not in class_names]
+        if unknown:
+            hint = did_you_mean(unknown[0], class_names)
+            raise ValueError(f"train.class_weights: there is no class {unknown[0]}{hint}")
+        weights = [cfg.class_weights.get(name, 1.0) for name in class_names]
+    return WeightedLoss(torch.tensor(weights, dtype=torch.float32), cfg.smoothing)
 
 
 class Mixer:

@@ -17,7 +17,7 @@ from common.runs import Run, is_run, remove_run, scalar_writer
 from data import Augment, BatchPlan, Dataset, load_dataset
 from evaluation.predictions import predict_split
 from models import create_model, preprocessing, train_mode
-from training.optimization import Mixer, create_optimizer, create_scheduler
+from training.optimization import Mixer, create_loss, create_optimizer, create_scheduler
 from training.progress import Interrupted, Journal, Signals, TrainingBar, start_line
 from training.randomness import seed_epoch
 from training.state import TrainingState
@@ -96,7 +96,7 @@ class Trainer:
         self.augment = Augment(run.config.data.augment)
         self.preprocess = preprocessing(model)
         self.mixer = Mixer(cfg, len(dataset.class_names)) if cfg.mixup or cfg.cutmix else None
-        self.loss = nn.CrossEntropyLoss(label_smoothing=cfg.smoothing)
+        self.loss = create_loss(cfg, dataset.train.labels, dataset.class_names).to(device)
         self.steps_per_epoch = len(self.plan(torch.Generator()))
         self.scheduler = create_scheduler(optimizer, run.config, steps_per_epoch=self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
@@ -151,8 +151,13 @@ class Trainer:
 
     def plan(self, order: torch.Generator) -> list[BatchPlan]:
         """The batches of an epoch, the same on every rank."""
-        repeats = self.run.config.data.augment.aug_repeats
-        return self.dataset.train.plan(self.cfg.batch_size, order, repeats=repeats, smallest=max(2, self.world_size))
+        return self.dataset.train.plan(
+            self.cfg.batch_size,
+            order,
+            repeats=self.run.config.data.augment.aug_repeats,
+            smallest=max(2, self.world_size),
+            balanced=self.cfg.sampler == "balanced",
+        )
 
     def train_epoch(self, epoch: int) -> dict:
         """One pass over the training images, or the rest of one -> its row of the log."""
