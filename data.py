@@ -21,6 +21,7 @@ from tqdm import tqdm
 from common.config import Config, DataConfig
 from common.console import did_you_mean
 from images.augmentation import Augment, random_crops
+from images.duplicates import copies_of
 from images.preprocessing import Preprocess, crop_and_resize
 from images.sources import DATASETS, Photos, Pixels, Source, class_numbers, known_classes
 from images.splits import cut_splits
@@ -232,6 +233,13 @@ class Dataset:
     def fingerprints(self) -> dict[str, str]:
         """Of the images of every split that has some."""
         return {name: self.split(name).fingerprint() for name in SPLITS if len(self.split(name))}
+
+    def copies(self, name: str) -> np.ndarray:
+        """Which images of a split also stand, pixel for pixel, in one that a model learns from or is selected by: bool N."""
+        seen = [split.digests for split in (self.train, self.val)[: SPLITS.index(name)]]
+        return (
+            copies_of(self.split(name).digests, np.concatenate(seen)) >= 0 if seen else np.zeros(len(self.train), bool)
+        )
 
     def check_images(self, expected: Mapping[str, str]) -> None:
         """Raise ValueError unless the splits have these fingerprints; say so if it is the test images that differ.

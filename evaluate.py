@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             for run in runs:
                 predict_folder(run, args.images, checkpoint=args.checkpoint, device=device, output=args.output)
             return
-        reasons = [(len(runs) == 1 and not args.export) or reason_to_evaluate(run, args) for run in runs]
+        at_any_rate = args.from_predictions or (len(runs) == 1 and not args.export)
+        reasons = [at_any_rate or reason_to_evaluate(run, args) for run in runs]
         for run, reason in zip(runs, reasons):
             if args.from_predictions:
                 if distributed.is_main():

@@ -47,12 +47,9 @@ PATTERN_HINTS = {
 }
 
 
-# What may differ between a run and its resumption: it changes where and how fast, not what comes out.
+# What changes where and how fast, not what comes out.
 WITHOUT_EFFECT = (
     "output_root",
-    "data.root",
-    "data.residency",
-    "data.resident_budget_mb",
     "data.num_workers",
     "evaluate.latency_seconds",
     "train.checkpoint_every_steps",
@@ -75,20 +72,27 @@ def split_overrides(words: Iterable[str]) -> tuple[list[str], list[str]]:
     return rest, overrides
 
 
+RESIDENCY = ("data.residency", "data.resident_budget_mb")
+"""Where photos are kept; it has an effect where random crops are cut from what is kept, not from the photo."""
+
+
 def differing_keys(one: Config, other: Config) -> list[str]:
-    """Keys that determine a run's result and in which two configs differ, as ``key: old -> new``."""
-    return [f"{key}: {old} -> {new}" for key, (old, new) in differing_values([one, other]).items()]
+    """Keys in which a run and its resumption may not differ and do, as ``key: old -> new``.
+
+    They may differ in ``data.root``: that the images there are those of the run is checked by their pixels.
+    """
+    values = differing_values([one, other])
+    values.pop("data.root", None)
+    return [f"{key}: {old} -> {new}" for key, (old, new) in values.items()]
 
 
 def differing_values(configs: Sequence[Config]) -> dict[str, list[Any]]:
     """Keys that determine a run's result and in which configs differ, with the value of each."""
+    cropped = any(config.data.dataset == "imagefolder" and config.data.augment.scale for config in configs)
+    ignored = WITHOUT_EFFECT if cropped else WITHOUT_EFFECT + RESIDENCY
     flat = [_flatten(config.model_dump(exclude={"reported"})) for config in configs]
     values = {key: [one.get(key) for one in flat] for key in sorted(set().union(*flat))}
-    return {
-        key: row
-        for key, row in values.items()
-        if key not in WITHOUT_EFFECT and any(value != row[0] for value in row[1:])
-    }
+    return {key: row for key, row in values.items() if key not in ignored and any(value != row[0] for value in row[1:])}
 
 
 def describe_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:

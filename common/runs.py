@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -157,6 +158,14 @@ class Run(Folder):
                 return {key: arrays[key] for key in keys}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} cannot be used ({error}); run the stage that writes it again") from None
+
+    def checksum(self, name: str) -> str:
+        """SHA-256 of a file, as ``sha256sum`` prints it."""
+        digest = hashlib.sha256()
+        with self.path(name).open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+        return digest.hexdigest()
 
     def save_log(self, rows: Iterable[dict]) -> Path:
         """Rewrite ``log.csv``; an epoch that was not run has no row, a value that does not exist an empty cell."""

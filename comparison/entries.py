@@ -9,9 +9,11 @@ from os.path import commonprefix
 
 from common.config_files import differing_values
 from common.runs import Run
-from evaluation.predictions import Predictions, load_predictions
+from evaluation.predictions import ORIGIN, Predictions, load_predictions
 
-SEED_KEYS = {"name", "seed", "evaluate.batch_size"}  # in which runs of one model may differ
+SEED_KEYS = {"name", "seed", "evaluate.batch_size", "data.root"}
+"""In which runs of one model may differ; that another folder holds the same images is known by their pixels."""
+IMAGES = ("train_fingerprint", "val_fingerprint")  # what a model was trained on and selected by
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ def read_entry(run: Run, suffix: str) -> Entry:
     metrics, corruptions = run.read_json(f"metrics{suffix}.json"), None
     if run.path(f"corruptions{suffix}.json").is_file():
         stored = run.read_json(f"corruptions{suffix}.json")
-        corruptions = stored["corruptions"] if stored["checkpoint"] == metrics["checkpoint"] else None
+        same = all(stored.get(key) == metrics.get(key) for key in ("checkpoint", *ORIGIN))
+        corruptions = stored["corruptions"] if same else None
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
     return Entry(run.config.name, run, metrics, run.read_json("train.json"), predictions, class_names, corruptions)
 
@@ -47,18 +50,20 @@ def check_comparable(entries: Sequence[Entry]) -> None:
         if entry.class_names != first.class_names:
             raise ValueError(f"{of} cannot be compared: they have different classes")
         if entry.metrics["fingerprint"] != first.metrics["fingerprint"]:
+            counts = f"{entry.metrics['num_images']:,} and {first.metrics['num_images']:,}"
             raise ValueError(
-                f"{of} were not evaluated on the same images ({entry.metrics['num_images']:,} and "
-                f"{first.metrics['num_images']:,}); compare runs of one dataset with the same data.split_seed and fractions"
+                f"{of} were not evaluated on the same images ({counts}; told by their pixels and labels); compare runs of "
+                "one dataset with the same data.split_seed and fractions"
             )
 
 
 def group_by_seed(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Runs that differ only in their seed, under a name that they share."""
+    """Runs of the same images that differ only in their seed, under a name that they share."""
     alike: list[list[Entry]] = []
     for entry in entries:
         for group in alike:
-            if differing_values([group[0].run.config, entry.run.config]).keys() <= SEED_KEYS:
+            same_config = differing_values([group[0].run.config, entry.run.config]).keys() <= SEED_KEYS
+            if same_config and all(group[0].metrics.get(key) == entry.metrics.get(key) for key in IMAGES):
                 group.append(entry)
                 break
         else:

@@ -17,15 +17,18 @@ MOST_DRAWN, MOST_TRAINED = 2_000, 10_000  # images; beyond, a seeded sample: t-S
 
 
 def embed(
-    run: Run, model: nn.Module, dataset: Dataset, split_name: str, *, device: torch.device, precision: str, suffix: str
+    run: Run, model: nn.Module, dataset: Dataset, origin: dict, *, device: torch.device, precision: str, suffix: str
 ) -> list:
-    """Write ``embedding.json``, ``embedding.npz`` and ``figures/embedding.png`` of a run; returns their paths."""
-    split, size = dataset.split(split_name), run.config.evaluate.batch_size
+    """Write ``embedding.json``, ``embedding.npz`` and ``figures/embedding.png`` of a run; returns their paths.
+
+    ``origin`` is kept beside the results: the split, and the digests of its images and of the weights.
+    """
+    split, size = dataset.split(origin["split"]), run.config.evaluate.batch_size
     read = lambda part, indices: features(model, part, indices, batch_size=size, device=device, precision=precision)  # noqa: E731
     indices = sample(len(split), MOST_DRAWN)
     held_out, logits = read(split, indices)
     labels, predicted = split.labels[indices].numpy(), logits.argmax(axis=1)
-    about = {"split": split.name, "images": len(indices), "head_accuracy": float((predicted == labels).mean())}
+    about = origin | {"images": len(indices), "head_accuracy": float((predicted == labels).mean())}
     if len(dataset.train):
         seen = sample(len(dataset.train), MOST_TRAINED)
         about |= neighbours(read(dataset.train, seen)[0], dataset.train.labels[seen].numpy(), held_out, labels)

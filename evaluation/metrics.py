@@ -52,6 +52,16 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
     return summary
 
 
+def without_copies(predictions: Predictions) -> dict:
+    """The accuracy on images that are no exact copies of what the model has seen; null where that is not known."""
+    keys = ("num_copies", "accuracy_without_copies", "accuracy_without_copies_ci95")
+    if predictions.copies is None:
+        return dict.fromkeys(keys)
+    rest = predictions.correct[~predictions.copies]
+    interval = wilson_interval(int(rest.sum()), len(rest)).tolist() if len(rest) else None
+    return dict(zip(keys, (int(predictions.copies.sum()), float(rest.mean()) if len(rest) else None, interval)))
+
+
 def check_finite(predictions: Predictions) -> None:
     """Raise ValueError if a logit is not finite."""
     bad = int((~np.isfinite(predictions.logits)).any(axis=1).sum())

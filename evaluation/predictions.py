@@ -1,9 +1,11 @@
 """What a model says of a split: logits, labels, and what follows from them at once."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,11 +19,17 @@ from common.runs import Run
 from data import Split
 from models import input_spec, preprocessing
 
+ORIGIN = ("checkpoint_sha256", "fingerprint")
+"""What results are of, whenever they were written: the weights' file, and the images."""
+
 
 @dataclass(frozen=True)
 class Predictions:
     logits: np.ndarray  # float32 N K
     labels: np.ndarray  # int64 N
+    copies: np.ndarray | None = (
+        None  # bool N: which images also stand in a split that the model has seen; None: unknown
+    )
 
     @property
     def correct(self) -> np.ndarray:
@@ -128,5 +136,22 @@ def evaluated_on(values: Mapping) -> str:
 
 def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
     """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
-    arrays = run.load_arrays(name, ("logits", "labels", "class_names"))
-    return Predictions(arrays["logits"], arrays["labels"]), arrays["class_names"].tolist()
+    arrays, copies = run.load_arrays(name, ("logits", "labels", "class_names")), None
+    with contextlib.suppress(ValueError):  # older files lack them
+        copies = run.load_arrays(name, ("copies",))["copies"]
+    return Predictions(arrays["logits"], arrays["labels"], copies), arrays["class_names"].tolist()
+
+
+def save_predictions(run: Run, name: str, predictions: Predictions, about: Mapping[str, object]) -> Path:
+    """Write what the model said, with ``about`` beside it."""
+    arrays = {"logits": predictions.logits, "labels": predictions.labels, **about}
+    if predictions.copies is not None:
+        arrays["copies"] = predictions.copies
+    return run.save_arrays(name, **arrays)
+
+
+def origin_of_predictions(run: Run, name: str) -> dict[str, str | None]:
+    """Of which weights and images a file of predictions is; None where it is older than such notes."""
+    with contextlib.suppress(ValueError):
+        return {key: value.item() for key, value in run.load_arrays(name, ORIGIN).items()}
+    return dict.fromkeys(ORIGIN)

@@ -19,6 +19,7 @@ MEASURED_KEYS = (
     *("params", "trainable_params", "gmacs", "gmacs_attention_skipped", "gmacs_convention", "uncounted_ops"),
     *("latency_ms", "images_per_second", "peak_memory_mb", "peak_memory_kind", "device", "threads", "precision"),
     *("attention_kernel", "image_size", "mean", "std", "corpus", "fingerprint", "train_fingerprint"),
+    *("val_fingerprint", "checkpoint_sha256", "images_since_training"),
 )
 
 
@@ -45,6 +46,7 @@ def finish(
         "checkpoint": checkpoint,
         "tta": args.tta,
         **metrics.summarize(predictions, class_names),
+        **metrics.without_copies(predictions),
         "temperature_scaling": scale_temperature(predictions, held_out),
         "most_confused": metrics.most_confused(metrics.confusion_counts(predictions, len(class_names)), class_names),
         **facts,
@@ -120,8 +122,20 @@ def text_report(run: Run, predictions: Predictions, result: dict, class_names: l
         f"{pair['true']} -> {pair['predicted']}: {pair['count']} images, {pair['share']:.1%} of {pair['true']}"
         for pair in result["most_confused"]
     ]
-    head = f"{title_of(run, result)}, {result['num_images']} images, {accuracy}"
-    return "\n".join([head, "", table, "Most often confused (true -> predicted)", *(confused or ["nothing"])]) + "\n"
+    head = [f"{title_of(run, result)}, {result['num_images']} images, {accuracy}"]
+    head += [f"{name}: {value}" for name, value in without_copies(result)]
+    return "\n".join([*head, "", table, "Most often confused (true -> predicted)", *(confused or ["nothing"])]) + "\n"
+
+
+def without_copies(result: Mapping) -> list[tuple[str, str]]:
+    """The accuracy without images that the model has seen, where there are any."""
+    count, accuracy = result["num_copies"], result["accuracy_without_copies"]
+    if not count:
+        return []
+    rest = "no image is left" if accuracy is None else f"{accuracy:.2%}"
+    if accuracy is not None:
+        rest += f"  (95 % interval {format_interval(result['accuracy_without_copies_ci95'])})"
+    return [("accuracy without copies", f"{rest}, without {count} exact copies of training or validation images")]
 
 
 def summary(run: Run, result: dict) -> list[tuple[str, object]]:
@@ -131,10 +145,13 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
     if scaling:
         calibration += f", {scaling['ece']:.2%} after temperature {scaling['temperature']:.3f} (fitted on val)"
     kept = f"{result['checkpoint']}.pt" + (", averaged with the mirrored image" if result["tta"] else "")
+    changed = result.get("images_since_training") == "changed"
+    said = ", others than when the run was trained" if changed else ""
     return [
         ("run", f"{run.directory}, {kept}"),
-        ("images", f"{result['num_images']} of the {result['split']} split"),
+        ("images", f"{result['num_images']} of the {result['split']} split{said}"),
         ("accuracy", f"{result['accuracy']:.2%}  (95 % interval {format_interval(result['accuracy_ci95'])})"),
+        *without_copies(result),
         ("macro F1", f"{result['macro_f1']:.2%}"),
         ("calibration error", calibration),
         ("parameters", f"{result['params'] / 1e6:.2f} M, {result['trainable_params'] / 1e6:.2f} M trained"),

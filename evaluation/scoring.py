@@ -1,29 +1,43 @@
 """Evaluate one run: what its model says of a split, what it costs, how it bears corruptions."""
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from common import distributed
 from common.devices import autocast, select_precision
 from common.intervals import wilson_interval
 from common.runs import Run
-from data import Split, load_data_of
+from data import BY_PIXELS, Split, load_data_of, load_dataset
 from evaluation import figures, metrics
 from evaluation.corruptions import SEVERITIES, by_severity, score_corrupted
 from evaluation.cost import count_parameters, measure_cost, peak_memory_mb
 from evaluation.embedding import embed
-from evaluation.predictions import FlipAverage, load_predictions, predict_split
+from evaluation.predictions import (
+    ORIGIN,
+    FlipAverage,
+    Predictions,
+    load_predictions,
+    origin_of_predictions,
+    predict_split,
+    save_predictions,
+)
 from evaluation.report import MEASURED_KEYS, finish, mistakes_figure, suffix_of, title_of
 from models import apply_tuning, input_spec, restore_model
 
 
 def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
-    """Why a run must be evaluated (again) before it is compared; None: what is there will do."""
-    suffix, weights = suffix_of(args), run.path(f"{args.checkpoint}.pt")
+    """Why a run must be evaluated (again) before it is compared; None: what is there will do.
+
+    Raises ValueError where the images that it was trained on are not there any more.
+    """
+    suffix, weights = suffix_of(args), f"{args.checkpoint}.pt"
     files = [run.path(f"metrics{suffix}.json"), run.path(f"predictions{suffix}.npz")]
     if args.corrupt:
         files.append(run.path(f"corruptions{suffix}.json"))
@@ -32,15 +46,30 @@ def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
     missing = [path for path in files if not path.is_file()]
     if missing:
         return "not evaluated yet" if missing[0] == files[0] else f"no {missing[0].name} yet"
-    stale = [path for path in files if weights.is_file() and path.stat().st_mtime < weights.stat().st_mtime]
-    if stale:
-        return f"{stale[0].name} is older than {weights.name}"
     stored = run.read_json(files[0].name)
     if any(key not in stored for key in MEASURED_KEYS):
         return f"{files[0].name} lacks what a comparison needs"
+    origins = {files[1].name: origin_of_predictions(run, files[1].name)}
+    origins |= {path.name: run.read_json(path.name) for path in (files[0], *files[2:])}
+    digest = run.checksum(weights) if run.path(weights).is_file() else stored["checkpoint_sha256"]
+    for name, origin in origins.items():
+        if origin.get("checkpoint_sha256") != digest:
+            return f"{name} is not of this {weights}"
+        if origin.get("fingerprint") != stored["fingerprint"]:
+            return f"{name} is of other images than {files[0].name}"
     if stored["split"] != args.split or stored["checkpoint"] != args.checkpoint:
         return f"{files[0].name} is of {stored['checkpoint']}.pt and the {stored['split']} split"
+    if images_of(run, args).fingerprint() != stored["fingerprint"]:
+        return f"the {args.split} images are others than when it was evaluated"
     return None
+
+
+def images_of(run: Run, args: argparse.Namespace) -> Split:
+    """The images that a run is evaluated on; what it was trained on is checked where its weights are there to tell."""
+    weights, data = f"{args.checkpoint}.pt", run.config.data
+    if run.path(weights).is_file():
+        return load_data_of(run.config, run.load_checkpoint(weights)).split(args.split)
+    return load_dataset(data, seed=data.split_seed).split(args.split)
 
 
 def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason: str | None = None) -> None:
@@ -63,40 +92,57 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
     corrupted = score_corrupted(partial(predict, split)) if args.corrupt else None
     if not distributed.is_main():
         return
-    class_names = checkpoint["class_names"]
+    class_names, suffix, weights = checkpoint["class_names"], suffix_of(args), run.checksum(f"{args.checkpoint}.pt")
+    predictions = replace(predictions, copies=dataset.copies(split.name))
     written = []
     for part, found in ((split, predictions), (dataset.val, held_out)):
         if found is not None:
-            arrays = {"logits": found.logits, "labels": found.labels, "indices": part.indices.numpy()}
             name = f"predictions{suffix_of(args, part.name)}.npz"
-            written.append(run.save_arrays(name, **arrays, class_names=np.array(class_names)))
+            about = {"indices": part.indices.numpy(), "class_names": np.array(class_names)}
+            about |= {"fingerprint": part.fingerprint(), "checkpoint_sha256": weights}
+            written.append(save_predictions(run, name, found, about))
     facts = measure(model, predictor, run, split, device, precision) | {
         "peak_memory_mb": memory,
         "fingerprint": split.fingerprint(),
         "train_fingerprint": dataset.train.fingerprint(),
+        "val_fingerprint": dataset.val.fingerprint(),
+        "checkpoint_sha256": weights,
+        "images_since_training": since_training(split, checkpoint),
     }
-    suffix = suffix_of(args)
+    origin = {"split": args.split} | {key: facts[key] for key in ORIGIN}
     wrong = metrics.most_confidently_wrong(predictions)
     if len(wrong):
         title = f"{title_of(run, vars(args))}: most confidently wrong"
         figure = mistakes_figure(split, predictions, wrong, class_names, title)
         written.append(run.save_figure(f"figures/mistakes{suffix}.png", figure))
     if corrupted:
-        values = {"split": args.split, "checkpoint": args.checkpoint, "corruptions": corrupted}
+        values = origin | {"checkpoint": args.checkpoint, "corruptions": corrupted}
         written.append(run.save_json(f"corruptions{suffix}.json", values))
-        name = run.config.name
-        figure = figures.accuracy_against_severity(
-            {name: by_severity(corrupted, "accuracy")},
-            SEVERITIES,
-            {name: predictions.accuracy},
-            intervals={name: by_severity(corrupted, "accuracy_ci95")},
-            clean_intervals={name: wilson_interval(predictions.correct.sum(), len(predictions.labels))},
-            title=title_of(run, vars(args)),
-        )
+        figure = draw_corrupted(run, corrupted, predictions, title_of(run, vars(args)))
         written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
     if args.embedding:
-        written += embed(run, model, dataset, args.split, device=device, precision=precision, suffix=suffix)
+        written += embed(run, model, dataset, origin, device=device, precision=precision, suffix=suffix)
     finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
+
+
+def since_training(split: Split, checkpoint: Mapping) -> str:
+    """Whether a split holds the images that stood there when the run was trained: unchanged, changed or unknown."""
+    expected = checkpoint.get("images", {}).get(split.name)
+    if expected is None or not expected.endswith(BY_PIXELS):
+        return "unknown"
+    return "unchanged" if split.has_fingerprint(expected) else "changed"
+
+
+def draw_corrupted(run: Run, corrupted: dict, predictions: Predictions, title: str) -> Figure:
+    name = run.config.name
+    return figures.accuracy_against_severity(
+        {name: by_severity(corrupted, "accuracy")},
+        SEVERITIES,
+        {name: predictions.accuracy},
+        intervals={name: by_severity(corrupted, "accuracy_ci95")},
+        clean_intervals={name: wilson_interval(predictions.correct.sum(), len(predictions.labels))},
+        title=title,
+    )
 
 
 def measure(
@@ -123,8 +169,15 @@ def recompute(run: Run, args: argparse.Namespace) -> None:
     suffix = suffix_of(args)
     before = run.read_json(f"metrics{suffix}.json")
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
+    kept = origin_of_predictions(run, f"predictions{suffix}.npz")
+    if any(kept[key] != before.get(key) for key in ORIGIN if kept[key]):
+        raise ValueError(
+            f"{run.path(f'predictions{suffix}.npz')} is of other weights or images than metrics{suffix}.json beside it; "
+            "evaluate the run without --from-predictions"
+        )
     held_out, name = None, f"predictions{suffix_of(args, 'val')}.npz"
-    if args.split == "test" and run.path(name).is_file():
+    same = origin_of_predictions(run, name)["checkpoint_sha256"] == kept["checkpoint_sha256"]
+    if args.split == "test" and run.path(name).is_file() and same:
         held_out, _ = load_predictions(run, name)
     facts = {key: before[key] for key in MEASURED_KEYS if key in before}
     finish(run, args, before["checkpoint"], predictions, held_out, class_names, facts, [])

@@ -122,14 +122,18 @@ def test_runs_on_different_images_are_not_compared(tmp_path, vit_run, family_run
 def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
     evaluate.main([str(vit_run)])
     run = copy_run(vit_run, tmp_path / "copy")
-    for file in ("metrics.json", "predictions.npz"):
-        os.utime(run / file, (2e9, 2e9))
+    for file in (
+        "metrics.json",
+        "predictions.npz",
+    ):  # what counts is of which weights they are, not when they were written
+        os.utime(run / file, (1e9, 1e9))
     comparison = ["--output", str(tmp_path / "comparison")]
     evaluate.main([str(vit_run), str(run), *comparison])
     assert f"{run} is evaluated already" in capsys.readouterr().out
-    os.utime(run / "predictions.npz", (1e9, 1e9))
+    weights = torch.load(run / "best.pt", weights_only=True)
+    torch.save(weights | {"model": {key: -value for key, value in weights["model"].items()}}, run / "best.pt")
     evaluate.main([str(vit_run), str(run), *comparison])
-    assert f"evaluating {run}: predictions.npz is older than best.pt" in capsys.readouterr().out
+    assert f"evaluating {run}: metrics.json is not of this best.pt" in capsys.readouterr().out
     (run / "metrics.json").unlink()
     evaluate.main([str(vit_run), str(run), *comparison])
     assert f"evaluating {run}: not evaluated yet" in capsys.readouterr().out

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support import TINY_VIT, write_config
+from support import TINY_VIT, make_config, write_config
 
 from common.config import Config
-from common.config_files import describe_keys, load_config
+from common.config_files import describe_keys, differing_keys, differing_values, load_config
 
 PROJECT = Path(__file__).parents[2]
 CONFIGS = sorted((PROJECT / "configs").rglob("*.yaml"))
@@ -143,3 +143,21 @@ def test_an_empty_mapping_asks_for_the_required_sections(tmp_path):
     with pytest.raises(ValueError, match=r"data is missing.*model is missing"):
         load_config(tmp_path / "tiny.yaml")
     assert set(Config.model_fields) == {"name", "seed", "output_root", "data", "model", "train", "evaluate", "reported"}
+
+
+def test_where_photos_are_kept_counts_where_crops_are_cut_from_them():
+    def changed(data, **keys):
+        one = make_config(data=data)
+        return [key.partition(":")[0] for key in differing_keys(one, make_config(data=data | keys))]
+
+    photos, crops = {"dataset": "imagefolder"}, {"augment": {"scale": [0.5, 1.0]}}
+    assert changed(photos | crops, residency="stream") == ["data.residency"]
+    assert changed(photos | crops, resident_budget_mb=1) == ["data.resident_budget_mb"]
+    assert changed(photos, residency="stream", resident_budget_mb=1) == []
+    assert changed({"dataset": "digits"} | crops, residency="stream") == []
+
+
+def test_another_folder_may_be_resumed_on_and_is_named_in_comparisons():
+    one, other = make_config(data={"root": "a"}), make_config(data={"root": "b"})
+    assert differing_keys(one, other) == []  # its pixels decide
+    assert differing_values([one, other]) == {"data.root": ["a", "b"]}
