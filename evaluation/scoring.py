@@ -49,8 +49,8 @@ def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
     stored = run.read_json(files[0].name)
     if any(key not in stored for key in MEASURED_KEYS):
         return f"{files[0].name} lacks what a comparison needs"
-    origins = {files[1].name: origin_of_predictions(run, files[1].name)}
-    origins |= {path.name: run.read_json(path.name) for path in (files[0], *files[2:])}
+    origins = {files[0].name: stored, files[1].name: origin_of_predictions(run, files[1].name)}
+    origins |= {path.name: run.read_json(path.name) for path in files[2:]}
     digest = run.checksum(weights) if run.path(weights).is_file() else stored["checkpoint_sha256"]
     for name, origin in origins.items():
         if origin.get("checkpoint_sha256") != digest:
@@ -94,6 +94,7 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
         return
     class_names, suffix, weights = checkpoint["class_names"], suffix_of(args), run.checksum(f"{args.checkpoint}.pt")
     predictions = replace(predictions, copies=dataset.copies(split.name))
+    held_out = held_out and replace(held_out, copies=dataset.copies("val"))
     written = []
     for part, found in ((split, predictions), (dataset.val, held_out)):
         if found is not None:
