@@ -45,15 +45,17 @@ class Difference:
         return [max(-1.0, self.centre - half), min(1.0, self.centre + half)]
 
 
-def image_difference(first: np.ndarray, second: np.ndarray) -> Difference:
-    """Difference of two models on images like these, of their shares of hits (N each; of single runs 0 or 1).
+def image_difference(first: np.ndarray, second: np.ndarray, runs: tuple[int, int] = (1, 1)) -> Difference:
+    """Difference of two models on images like these, of their shares of hits (N each) over so many runs.
 
     For single runs it is Bonett and Price's (2012): one image is added on which the first alone is right, and one on which
-    the second alone is, so that the interval has a width even where no image tells the two apart.
+    the second alone is, so that the interval has a width even where no image tells the two apart. Of several runs a single
+    one is right on the added image.
     """
     apart, count = np.asarray(first, float) - np.asarray(second, float), len(first) + 2
     centre = apart.sum() / count
-    error = np.sqrt(((np.square(apart).sum() + 2) / count - centre**2) / count)
+    added = sum(1 / number**2 for number in runs)
+    error = np.sqrt(((np.square(apart).sum() + added) / count - centre**2) / count)
     return Difference(float(apart.mean()), float(centre), float(error), np.inf)
 
 
@@ -86,7 +88,7 @@ def two_way_difference(first: Hits, second: Hits) -> Difference:
 
     Variance of images and of seeds added, with Satterthwaite's (1946) degrees of freedom.
     """
-    images = image_difference(first.shares, second.shares)
+    images = image_difference(first.shares, second.shares, (first.runs, second.runs))
     total = images.error**2 + first.added + second.added
     freedom = images.error**4 / (len(first.shares) - 1)
     freedom += sum(model.spread**2 / (model.runs - 1) for model in (first, second) if model.runs > 1)
@@ -101,7 +103,7 @@ def family_of(models: Sequence[Hits], pairs: Sequence[tuple[int, int]], *, draws
     signs = np.zeros((len(pairs), len(models)))
     for row, (i, j) in zip(signs, pairs):
         row[i], row[j] = 1, -1
-    images = np.cov(shares) / count + np.eye(len(models)) / count**2
+    images = np.cov(shares) / count + np.diag(1 / np.square(runs)) / count**2
     added = np.array([model.added for model in models])
     if len(pairs) == 1 or max(runs) == 1:
         return Family.normal(signs @ (images + np.diag(added)) @ signs.T, draws=draws, seed=seed)

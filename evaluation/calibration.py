@@ -44,13 +44,33 @@ def calibration_bins(predictions: Predictions, num_bins: int = 15, *, equal_mass
 def fit_temperature(predictions: Predictions) -> float:
     """The temperature by which logits are divided for the smallest cross-entropy (Guo et al. 2017), from 0.01 to 100.
 
-    Accuracy does not change with it. Fit it on images that the scores are not computed on.
+    Accuracy does not change with it. Fit it on images that the scores are not computed on. Where `no_temperature` gives a
+    reason, there is none to be found.
     """
 
     def loss(log_temperature: float) -> float:
         return scale_logits(predictions, np.exp(log_temperature)).loss
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
+
+
+def no_temperature(predictions: Predictions) -> str | None:
+    """Why no temperature above 0 and below infinity has the smallest cross-entropy; None if one has.
+
+    The cross-entropy is convex in 1 / temperature. Its slope at 0 is the mean over images of their logits' mean less the
+    label's logit, and far out that of their largest logit less the label's.
+    """
+    of_label = predictions.logits[np.arange(len(predictions.labels)), predictions.labels].astype(float)
+    if not (predictions.logits.max(axis=1) > of_label).any():
+        return (
+            f"the model makes no error on {len(of_label):,} validation images, so that the surer it is made the better it "
+            "seems; more validation images would tell"
+        )
+    if predictions.logits.mean(axis=1, dtype=float).mean() >= of_label.mean():
+        return (
+            "the labels' logits are no larger than others, so that the less sure the model is made the better it seems"
+        )
+    return None
 
 
 def scale_logits(predictions: Predictions, temperature: float) -> Predictions:

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.intervals import wilson_interval
 from evaluation.calibration import calibration
+from evaluation.confidence import risk_coverage
 from evaluation.predictions import Predictions
 
 
@@ -17,7 +18,7 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
     class's images that were recognised, null for a class without images.
     Raises ValueError if a logit is not finite.
     """
-    from sklearn.metrics import precision_recall_fscore_support
+    from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support
 
     check_finite(predictions)
     labels, predicted = predictions.labels, predictions.predicted
@@ -34,6 +35,9 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
         "loss": predictions.loss,
         **calibration(predictions),
         "balanced_accuracy": float(np.nanmean(accuracy)),
+        "mcc": float(matthews_corrcoef(labels, predicted)),
+        **ranking_scores(predictions),
+        **risk_coverage(predictions),
     }
     for average in ("macro", "weighted"):
         precision, recall, f1, _ = precision_recall_fscore_support(
@@ -60,6 +64,24 @@ def without_copies(predictions: Predictions) -> dict:
     rest = predictions.correct[~predictions.copies]
     interval = wilson_interval(int(rest.sum()), len(rest)).tolist() if len(rest) else None
     return dict(zip(keys, (int(predictions.copies.sum()), float(rest.mean()) if len(rest) else None, interval)))
+
+
+def ranking_scores(predictions: Predictions) -> dict[str, float | None]:
+    """Area under the ROC curve and average precision of each class against the rest, the mean over classes.
+
+    Classes that no image or every image belongs to have neither and are left out; null where all are.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    probabilities, counts = predictions.probabilities, np.bincount(predictions.labels)
+    known = np.flatnonzero((counts > 0) & (counts < len(predictions.labels)))
+    if not len(known):
+        return {"macro_roc_auc": None, "macro_pr_auc": None}
+    pairs = [(predictions.labels == k, probabilities[:, k]) for k in known]
+    return {
+        "macro_roc_auc": float(np.mean([roc_auc_score(*pair) for pair in pairs])),
+        "macro_pr_auc": float(np.mean([average_precision_score(*pair) for pair in pairs])),
+    }
 
 
 def check_finite(predictions: Predictions) -> None:

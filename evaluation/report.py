@@ -11,7 +11,7 @@ from common.console import print_result, print_table
 from common.documents import format_interval
 from common.runs import Run
 from data import Split
-from evaluation import calibration, figures, metrics
+from evaluation import calibration, confidence, figures, metrics
 from evaluation.predictions import Predictions, evaluated_on
 
 # What metrics.json says that predictions alone do not tell.
@@ -48,6 +48,7 @@ def finish(
         **metrics.summarize(predictions, class_names),
         **metrics.without_copies(predictions),
         "temperature_scaling": scale_temperature(predictions, held_out),
+        "conformal": held_out and confidence.conformal_sets(predictions, held_out),
         "most_confused": metrics.most_confused(metrics.confusion_counts(predictions, len(class_names)), class_names),
         **facts,
     }
@@ -64,20 +65,25 @@ def finish(
 
 
 def scale_temperature(predictions: Predictions, held_out: Predictions | None) -> dict | None:
-    """Calibration after temperature scaling, fitted on the validation images; null where there are none."""
+    """Calibration after temperature scaling, fitted on the validation images; null where there are none.
+
+    Where no temperature is the best, ``temperature`` is null and ``reason`` says why.
+    """
     if held_out is None:
         return None
+    about, reason = {"fitted_on": "val", "num_images": len(held_out.labels)}, calibration.no_temperature(held_out)
+    if reason:
+        return {"temperature": None, "reason": reason} | about
     temperature = calibration.fit_temperature(held_out)
     scaled = calibration.scale_logits(predictions, temperature)
-    found = {"temperature": temperature, "fitted_on": "val", "num_images": len(held_out.labels), "loss": scaled.loss}
-    return found | calibration.calibration(scaled)
+    return {"temperature": temperature} | about | {"loss": scaled.loss} | calibration.calibration(scaled)
 
 
 def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> dict[str, Figure]:
     title = title_of(run, result)
     accuracy, interval = metrics.per_class_accuracy(predictions, len(class_names))
     scaling, scaled = result["temperature_scaling"], None
-    if scaling:
+    if scaling and scaling["temperature"]:
         bins = calibration.calibration_bins(calibration.scale_logits(predictions, scaling["temperature"]))
         scaled = bins | {"temperature": scaling["temperature"]}
     return {
@@ -142,8 +148,10 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
     """The rows of the table that ends the script."""
     scaling, latency = result["temperature_scaling"], result["latency_ms"]["1"]["median"]
     calibration = f"{result['ece']:.2%} in 15 bins of equal width"
-    if scaling:
+    if scaling and scaling["temperature"]:
         calibration += f", {scaling['ece']:.2%} after temperature {scaling['temperature']:.3f} (fitted on val)"
+    risks = result["risk_at_coverage"]
+    sure = ", ".join(f"{risks[coverage]:.2%} of {float(coverage):.0%}" for coverage in ("0.5", "0.8", "0.9"))
     kept = f"{result['checkpoint']}.pt" + (", averaged with the mirrored image" if result["tta"] else "")
     changed = result.get("images_since_training") == "changed"
     said = ", others than when the run was trained" if changed else ""
@@ -154,6 +162,7 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
         *without_copies(result),
         ("macro F1", f"{result['macro_f1']:.2%}"),
         ("calibration error", calibration),
+        ("errors among the surest", sure),
         ("parameters", f"{result['params'] / 1e6:.2f} M, {result['trainable_params'] / 1e6:.2f} M trained"),
         ("forward pass", f"{result['gmacs']:.4g} GMACs, {latency:.2f} ms at batch 1 on {result['device']}"),
     ]

@@ -64,7 +64,7 @@ def test_two_way_standard_error_by_hand():
     first, second = (random.random((runs, count)) < rate + 0.4 * (easy - 0.5) for runs, rate in ((3, 0.8), (5, 0.7)))
     apart = first.mean(0) - second.mean(0)
     added = apart.sum() / (count + 2)
-    images = ((apart**2).sum() + 2) / (count + 2) ** 2 - added**2 / (count + 2)
+    images = ((apart**2).sum() + 1 / 3**2 + 1 / 5**2) / (count + 2) ** 2 - added**2 / (count + 2)
     total, freedom = images, images**2 / (count - 1)
     for hits in (first, second):
         runs = len(hits)
