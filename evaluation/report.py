@@ -150,6 +150,8 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
     calibration = f"{result['ece']:.2%} in 15 bins of equal width"
     if scaling and scaling["temperature"]:
         calibration += f", {scaling['ece']:.2%} after temperature {scaling['temperature']:.3f} (fitted on val)"
+    elif scaling:
+        calibration += f"; no temperature: {scaling['reason']}"
     risks = result["risk_at_coverage"]
     sure = ", ".join(f"{risks[coverage]:.2%} of {float(coverage):.0%}" for coverage in ("0.5", "0.8", "0.9"))
     kept = f"{result['checkpoint']}.pt" + (", averaged with the mirrored image" if result["tta"] else "")
