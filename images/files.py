@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 IMAGE_SUFFIXES = frozenset([*PHOTO_SUFFIXES, ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".avif"])
@@ -75,8 +75,11 @@ def describe_left_out(paths: Sequence[str]) -> str | None:
     )
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, *, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Decode an image file of any mode to RGB, upright as its EXIF orientation says; the first frame of an animation.
+
+    With ``at_least`` (height, width) a JPEG is decoded at a half, a quarter or an eighth of its size where that is no
+    smaller: its coefficients beyond are never computed.
 
     Raises ValueError, naming the file, if it is missing, cannot be decoded, or holds floating-point pixels.
     """
@@ -84,12 +87,16 @@ def open_image(path: str | Path) -> Image.Image:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
             raise ValueError("it is no regular file")
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "F":
+            if at_least:
+                lies = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # rows are stored as columns
+                image.draft(None, at_least if lies else at_least[::-1])
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # no copy where it is upright
+            if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers of no known range")
-            if upright.mode.startswith("I"):  # 16 bits per pixel: keep the upper eight
-                upright = Image.fromarray((np.asarray(upright).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-            return upright.convert("RGB")
+            if image.mode.startswith("I"):  # 16 bits per pixel: keep the upper eight
+                image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+            return image if image.mode == "RGB" else image.convert("RGB")
     except FileNotFoundError:
         raise ValueError(f"{printable(path)}: no such image file") from None
     except MemoryError:

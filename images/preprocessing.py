@@ -19,6 +19,18 @@ def crop_and_resize(images: Tensor, crops: Tensor) -> Tensor:
     return _warp(images, rows, padding_mode="border")
 
 
+def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """uint8 B 3 h w -> uint8 B 3 H W of ``size``, with PIL's filters (a shrunken image is averaged, not sampled)."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    options = dict(mode=interpolation, antialias=True)
+    if images.device.type == "cpu":  # has a uint8 kernel, equal to PIL's
+        return F.interpolate(images, size, **options)
+    for step in ((images.shape[-2], size[1]), size):  # as PIL: along rows, to grey levels, along columns
+        images = F.interpolate(images.float(), step, **options).round_().clamp_(0, 255)
+    return images.to(torch.uint8)
+
+
 class Preprocess(nn.Module):
     """uint8 images of any size -> the model's input: resized to ``size`` (H, W) and normalised, float32 B 3 H W."""
 
@@ -32,12 +44,5 @@ class Preprocess(nn.Module):
         return (self.resize(images).float() - self.mean) / self.std
 
     def resize(self, images: Tensor) -> Tensor:
-        """uint8 B 3 h w -> uint8 B 3 H W, with PIL's filters (a shrunken image is averaged, not sampled)."""
-        if tuple(images.shape[-2:]) == self.size:
-            return images
-        options = dict(mode=self.interpolation, antialias=True)
-        if images.device.type == "cpu":  # has a uint8 kernel, equal to PIL's
-            return F.interpolate(images, self.size, **options)
-        for size in ((images.shape[-2], self.size[1]), self.size):  # as PIL: along rows, to grey levels, along columns
-            images = F.interpolate(images.float(), size, **options).round_().clamp_(0, 255)
-        return images.to(torch.uint8)
+        """uint8 B 3 h w -> uint8 B 3 H W."""
+        return resize(images, self.size, self.interpolation)

@@ -6,6 +6,7 @@ Legend: N images of height H and width W in pixels; RGB, channels first.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from common.config import DataConfig
@@ -22,9 +23,10 @@ from common.console import did_you_mean
 from common.network import require_network
 from images.files import list_classes, open_image
 from images.index import ImageFacts, digest_all, index_images
-from images.preprocessing import crop_and_resize
+from images.preprocessing import crop_and_resize, resize
 
-PIL_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+DETAIL = 2
+"""JPEGs are decoded at this many times the pixels that are wanted of them, or more, along each side."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ class Photos:
 
     def read(self, index: int, crop: Tensor | None = None) -> Tensor:
         """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) replaces the centre crop."""
-        image = open_image(self.paths[index])
+        path = self.paths[index]
         if crop is None and self.crop_pct:
-            return crop_like_timm(image, self.size, self.interpolation, self.crop_pct, self.crop_mode)
-        return fit_image(image, self.size, self.interpolation, crop)
+            return crop_like_timm(open_image(path), self.size, self.interpolation, self.crop_pct, self.crop_mode)
+        parts = (1, 1) if crop is None else crop[2:].tolist()
+        detail = tuple(math.ceil(DETAIL * side / part) for side, part in zip(self.size, parts))
+        return fit_image(open_image(path, at_least=detail), self.size, self.interpolation, crop)
 
     @cached_property
     def digests(self) -> np.ndarray:
@@ -80,15 +84,29 @@ Source = Pixels | Photos
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], interpolation: str, crop: Tensor | None = None) -> Tensor:
-    """RGB image -> uint8 3 H W of ``size`` (H, W), from its centre or from ``crop`` (fractions of the image)."""
-    height, width = size
-    if crop is None:
-        image = ImageOps.fit(image, (width, height), PIL_FILTERS[interpolation])
-    else:
-        top, left, high, wide = crop.tolist()
-        box = (left * image.width, top * image.height, (left + wide) * image.width, (top + high) * image.height)
-        image = image.resize((width, height), PIL_FILTERS[interpolation], box=box)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # H W 3 -> 3 H W
+    """RGB image -> uint8 3 H W of ``size`` (H, W), from its centre or from ``crop`` (fractions of the image).
+
+    Cuts at whole pixels, and resizes uint8 tensors: PIL's filter and result, at a multiple of its speed.
+    """
+    top, left, high, wide = _centre(image.height, image.width, size) if crop is None else crop.tolist()
+    rows = _whole_pixels(top, high, image.height)
+    columns = _whole_pixels(left, wide, image.width)
+    cut = torch.from_numpy(np.array(np.asarray(image)[rows, columns]))  # h w 3
+    return resize(cut.permute(2, 0, 1)[None], size, interpolation)[0].contiguous()
+
+
+def _centre(height: int, width: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest box of the shape of ``size`` in the middle: top, left, height, width as fractions."""
+    scale = min(height / size[0], width / size[1])
+    high, wide = size[0] * scale / height, size[1] * scale / width
+    return (1 - high) / 2, (1 - wide) / 2, high, wide
+
+
+def _whole_pixels(start: float, length: float, side: int) -> slice:
+    """The pixels of a side that a part of it, as fractions, is nearest to; one at least."""
+    count = max(1, round(length * side))
+    first = min(round(start * side), side - count)
+    return slice(first, first + count)
 
 
 def crop_like_timm(
