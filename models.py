@@ -9,7 +9,7 @@ import torch
 from timm.models import group_parameters
 from torch import nn
 
-from architectures.weights import find_weights, load_weights, misfits, pretrained_cfg
+from architectures.weights import find_weights, load_weights, misfits, pretrained_cfg, timm_name
 from common.config import Config
 from images.preprocessing import Preprocess
 
@@ -122,7 +122,7 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
     if pretrained_cfg(cfg.model.name).fixed_input_size:
         kwargs["img_size"] = cfg.data.image_size
     try:
-        model = timm.create_model(cfg.model.name, num_classes=num_classes, **kwargs)
+        model = timm.create_model(timm_name(cfg.model.name), num_classes=num_classes, **kwargs)
     except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
         hint = ""
         if "unexpected keyword argument 'pretrained_cfg'" in str(error):

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import timm
@@ -16,12 +16,18 @@ from torch import Tensor, nn
 import architectures  # noqa: F401  (registers the project's own models with timm)
 from common.network import require_network
 
+SOURCES = ("hf-hub:", "local-dir:")
+"""What a model's name begins with that timm does not register: a repository of the Hugging Face hub, or a folder like one."""
+
 
 def pretrained_cfg(name: str):
     """timm's description of a model and its default weights, or timm's defaults for a model that was registered without.
 
+    Of ``hf-hub:OWNER/MODEL`` and ``local-dir:FOLDER`` what their config.json says, with ``architecture``.
     ValueError with the nearest names for an unknown model.
     """
+    if name.startswith(SOURCES):
+        return _stated_cfg(name)
     if not timm.is_model(name):
         nearest = _nearest_models(name.split(".")[0])
         hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
@@ -31,6 +37,64 @@ def pretrained_cfg(name: str):
     except RuntimeError:
         known = timm.list_pretrained(f"{name.split('.')[0]}.*")
         raise ValueError(f"model.name = {name!r}: timm has no weights of that tag; known: {', '.join(known)}") from None
+
+
+def timm_name(name: str) -> str:
+    """As ``timm.create_model`` takes it without asking the network: a hub's repository is the folder of its config.json."""
+    return f"local-dir:{_stated(name)[0]}" if name.startswith(SOURCES) else name
+
+
+def _stated(name: str) -> tuple[Path, dict]:
+    """The folder that holds the config.json of a model from a hub or a folder, and what it says."""
+    source, _, place = name.partition(":")
+    folder = Path(place) if source == "local-dir" else _fetch(place, "config.json", name).parent
+    try:
+        stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        known = isinstance(stated["architecture"], str) and isinstance(stated["pretrained_cfg"], dict)
+    except (OSError, ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise ValueError(f"model.name = {name}: {folder} has no config.json as timm writes it")
+    if not timm.is_model(stated["architecture"]):
+        raise ValueError(f"model.name = {name}: neither timm nor the project knows its {stated['architecture']}")
+    return folder, stated
+
+
+def _stated_cfg(name: str) -> PretrainedCfg:
+    stated = _stated(name)[1]
+    known = {field.name for field in fields(PretrainedCfg)}
+    cfg = PretrainedCfg(**{key: value for key, value in stated["pretrained_cfg"].items() if key in known})
+    hub = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else None
+    own = {"architecture": stated["architecture"], "num_classes": stated.get("num_classes", cfg.num_classes)}
+    return replace(cfg, hf_hub_id=hub, hf_hub_filename=None, **own)
+
+
+def _fetch(repository: str, filename: str, name: str) -> Path:
+    """A file of a repository on the Hugging Face hub (OWNER/MODEL, or with @REVISION), from the cache or the network."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    repository, _, revision = repository.partition("@")
+    version = {"revision": revision} if revision else {}
+    path = try_to_load_from_cache(repository, filename, **version)
+    if not isinstance(path, str):
+        is_config = filename == "config.json"
+        keep = (
+            "set model.name to local-dir:FOLDER, the folder that holds it and the weights"
+            if is_config
+            else "set model.pretrained to that file, to the folder that holds it and its config.json (local-dir:FOLDER)"
+        )
+        scratch = "" if is_config else "; or train from scratch with model.pretrained=false"
+        require_network(
+            os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
+            purpose=f"Downloading the {'config' if is_config else 'weights'} of {name}",
+            remedy=f"Fetch {filename} of {repository} elsewhere and {keep}, or copy it into the Hugging Face cache (HF_HOME) "
+            f"and set HF_HUB_OFFLINE=1{scratch}.",
+        )
+        try:
+            path = hf_hub_download(repository, filename, **version)
+        except Exception as error:  # huggingface_hub raises errors of several libraries
+            raise ValueError(f"{repository}/{filename} could not be downloaded: {error}") from None
+    return Path(path)
 
 
 def _nearest_models(name: str) -> list[str]:
@@ -78,26 +142,13 @@ def find_weights(name: str, pretrained: bool | str) -> Weights:
                 "saved (local-dir:FOLDER), true or false"
             )
         return Weights(path, str(path))
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
     weights = pretrained_cfg(name)
+    if name.startswith("local-dir:"):
+        return _find_in_folder(name, Path(name.removeprefix("local-dir:")))
     if not weights.hf_hub_id:
         raise ValueError(f"timm has no pretrained weights for {name}; set model.pretrained to false or to a file")
-    filename = weights.hf_hub_filename or "model.safetensors"
-    path = try_to_load_from_cache(weights.hf_hub_id, filename)
-    if not isinstance(path, str):
-        require_network(
-            os.environ.get("HF_ENDPOINT", "https://huggingface.co"),
-            purpose=f"Downloading the weights of {name}",
-            remedy=f"Fetch {filename} of {weights.hf_hub_id} elsewhere and set model.pretrained to that file, to the folder "
-            "that holds it and its config.json (local-dir:FOLDER), or copy it into the Hugging Face cache (HF_HOME) and set "
-            "HF_HUB_OFFLINE=1; or train from scratch with model.pretrained=false.",
-        )
-        try:
-            path = hf_hub_download(weights.hf_hub_id, filename)
-        except Exception as error:  # huggingface_hub raises errors of several libraries
-            raise ValueError(f"{weights.hf_hub_id}/{filename} could not be downloaded: {error}") from None
-    return Weights(Path(path), corpus_of(weights.tag), weights.license)
+    path = _fetch(weights.hf_hub_id, weights.hf_hub_filename or "model.safetensors", name)
+    return Weights(path, corpus_of(weights.tag) if weights.tag else name, weights.license)
 
 
 def _find_in_folder(name: str, folder: Path) -> Weights:
@@ -113,7 +164,7 @@ def _find_in_folder(name: str, folder: Path) -> Weights:
         raise ValueError(
             f"model.pretrained = {folder}: it needs a config.json as timm writes it, and model.safetensors"
         )
-    if architecture != name.split(".")[0]:
+    if architecture != (pretrained_cfg(name).architecture or name.split(".")[0]):
         raise ValueError(f"model.pretrained = {folder}: it holds a {architecture}, not a {name}")
     tag = cfg.get("tag") or ""
     return Weights(found[0], corpus_of(tag) if tag else str(folder), cfg.get("license"), normalization)

@@ -112,7 +112,8 @@ class DataConfig(Section):
 
 class ModelConfig(Section):
     name: str
-    """Any timm model name, or one of the project's own (shallow_vit, swin_t, swin_32px, ...: see architectures/)."""
+    """Any timm model name, one of the project's own (shallow_vit, swin_t, swin_32px, ...: see architectures/), or as timm takes
+    them hf-hub:OWNER/MODEL and local-dir:FOLDER."""
     pretrained: bool | str = False
     """false, true (timm's weights for this name), a .pth or .safetensors file, or a folder (timm's local-dir:FOLDER)."""
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*)$")] = "full"

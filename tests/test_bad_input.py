@@ -183,6 +183,8 @@ def test_without_a_network_a_download_fails_at_once(tmp_path, fails, monkeypatch
         train.main, path, "model={name: resnet18, pretrained: true}", "data.image_size=32", f"output_root={tmp_path}"
     )
     assert "model.pretrained=false" in message and "timm/resnet18.a1_in1k" in message
+    message = fails(train.main, path, "model={name: 'hf-hub:someone/vit'}", f"output_root={tmp_path}")
+    assert "set model.name to local-dir:FOLDER" in message and "config.json of someone/vit" in message
     assert time.monotonic() - start < 15
 
 

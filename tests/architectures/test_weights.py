@@ -7,12 +7,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from support import FAMILIES, build, write_config
+from support import FAMILIES, build, make_config, write_config
 from timm.models._hub import save_for_hf
 
 import train
 from architectures.weights import corpus_of, pretrained_cfg
-from models import input_spec
+from models import create_model, input_spec, resolve_image_size
 
 
 def save_weights(model, path):
@@ -119,6 +119,26 @@ def test_a_folder_of_timms_is_fine_tuned_from(tmp_path, folder_root):
     (tmp_path / "weights" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"needs a config\.json as timm writes it"):
         build("vit", pretrained=f"local-dir:{tmp_path}/weights")
+
+
+def test_a_name_may_be_a_folder_or_a_repository_of_the_hub(tmp_path, monkeypatch):
+    source = timm.create_model("vit_tiny_patch16_224", img_size=16, num_classes=7, patch_size=8, depth=1).eval()
+    save_for_hf(source, tmp_path, model_args={"img_size": 16, "patch_size": 8, "depth": 1}, safe_serialization=True)
+    images = torch.randn(2, 3, 16, 16)
+    cached = lambda repository, file: str(tmp_path / file) if repository == "someone/vit" else None  # noqa: E731
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+    for name in (f"local-dir:{tmp_path}", "hf-hub:someone/vit"):
+        config = resolve_image_size(make_config(data={"image_size": None}, model={"name": name, "pretrained": True}))
+        assert config.data.image_size == 16
+        model = create_model(config, num_classes=7).eval()
+        assert torch.equal(model(images), source(images))
+        assert create_model(config, num_classes=3).head.out_features == 3
+    (tmp_path / "config.json").write_text('{"architecture": "no_such_model", "pretrained_cfg": {}}')
+    with pytest.raises(ValueError, match="neither timm nor the project knows its no_such_model"):
+        create_model(config, num_classes=7)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"has no config\.json as timm writes it"):
+        resolve_image_size(make_config(data={"image_size": None}, model={"name": f"local-dir:{tmp_path}"}))
 
 
 def test_the_corpus_is_read_from_the_tag():
