@@ -11,7 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,6 +98,19 @@ class Split:
         if not 0 <= i < len(self):
             raise ValueError(f"image index {i} is out of range: the {self.name} split has images 0 to {len(self) - 1}")
         return self.source.read(int(self.indices[i]))
+
+    def median_side(self) -> float:
+        """Of the images as they are stored, in pixels, the shorter side."""
+        return float(np.median(self.source.stored_sizes()[self.indices.numpy()].min(axis=1)))
+
+    def at_side(self, side: int) -> "Split":
+        """The same images; photos are read with a shorter side of ``side`` pixels, by one filter, whatever a model wants."""
+        if isinstance(self.source, Pixels):
+            return self
+        scale = side / min(self.source.size)
+        size = tuple(round(length * scale) for length in self.source.size)
+        source = replace(self.source, size=size, interpolation="bilinear")
+        return Split(source, self.indices, name=self.name, resident=False, num_workers=self.num_workers)
 
     def pixel_statistics(self, device: torch.device) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in [0, 1], to four digits.

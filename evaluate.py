@@ -64,7 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to evaluate")
     parser.add_argument("--tta", choices=("flip",), help="average the probabilities with those of the mirrored image")
     parser.add_argument(
-        "--corrupt", action="store_true", help="accuracy under noise, blur, JPEG and lost contrast, too"
+        "--corrupt", action="store_true", help="also accuracy under ten corruptions of ImageNet-C or CIFAR-10-C"
     )
     parser.add_argument(
         "--embedding", action="store_true", help="features before the classifier: t-SNE, and accuracy of neighbours"

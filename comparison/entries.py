@@ -33,7 +33,7 @@ def read_entry(run: Run, suffix: str) -> Entry:
     metrics, corruptions = run.read_json(f"metrics{suffix}.json"), None
     if run.path(f"corruptions{suffix}.json").is_file():
         stored = run.read_json(f"corruptions{suffix}.json")
-        same = all(stored.get(key) == metrics.get(key) for key in ("checkpoint", *ORIGIN))
+        same = "benchmark" in stored and all(stored.get(key) == metrics.get(key) for key in ("checkpoint", *ORIGIN))
         corruptions = stored["corruptions"] if same else None
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
     return Entry(run.config.name, run, metrics, run.read_json("train.json"), predictions, class_names, corruptions)

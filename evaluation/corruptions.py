@@ -1,22 +1,28 @@
-"""Images made worse, in batches on their device: how fast does a model fall?
+"""Images made worse as Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to common corruptions and
+perturbations") publish it, in batches on their device: how fast does a model fall?
 
-Four kinds of Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to common corruptions and
-perturbations"), at three severities of our own that go with the image's size. They act on the pixels that the dataset
-holds, before the resize to the model's input.
+Ten of their corruptions at their five severities: nine of the fifteen of ImageNet-C and CIFAR-10-C, and saturation of their
+four further ones. Their constants go with the size of the image: ImageNet-C's with 224 px, CIFAR-10-C's with 32 px. So an
+image is brought to that size first, and to the size that the model wants afterwards, and every model meets the same pixels.
 
-Legend: B images of H x W pixels, uint8.
+Left out: glass, motion and elastic blur, snow, frost, fog and spatter, which need other libraries, pictures of frost or a loop
+over pixels. JPEG is computed without its lossless part, which changes nothing; grey levels are cut off, not rounded, as there.
+
+Legend: B images of H x W pixels, uint8; positions: int64 B, where the images stand in their split.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as F
+import torch.nn.functional as F
+from torch import Tensor
 
 from common.intervals import wilson_interval
-from evaluation.predictions import Predictions
+from data import Split
 
 RGB_TO_YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 LUMINANCE_TABLE = (
@@ -32,16 +38,76 @@ COLOR_TABLE = (
 )
 
 
+# ---------------------------------------------------------------- corruptions: (images, positions, amount) -> images
+
+
 def gaussian_noise(images: Tensor, positions: Tensor, amount: float) -> Tensor:
     """White noise of standard deviation ``amount`` (white is 1). An image gets the same noise whichever model looks at it."""
-    noise = torch.stack([_noise(images.shape[1:], seed) for seed in positions.tolist()]).to(images.device)
-    return (images + 255 * amount * noise).round().clamp(0, 255).to(torch.uint8)
+    noise = _per_image(images, positions, lambda image, generator: torch.randn(image.shape, generator=generator))
+    return _to_grey_levels(images + 255 * amount * noise)
 
 
-def blur(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """Gaussian blur; ``amount`` is its sigma in units of the shorter side."""
-    sigma = amount * min(images.shape[-2:])
-    return F.gaussian_blur(images, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
+def shot_noise(images: Tensor, positions: Tensor, amount: float) -> Tensor:
+    """Poisson noise of a white pixel that counts ``amount`` photons."""
+    counts = _per_image(images, positions, lambda x, generator: torch.poisson(x / 255 * amount, generator=generator))
+    return _to_grey_levels(255 / amount * counts)
+
+
+def impulse_noise(images: Tensor, positions: Tensor, amount: float) -> Tensor:
+    """Salt and pepper: this share of the values becomes 0 or 255."""
+    hit = _per_image(images, positions, lambda x, generator: torch.rand(2, *x.shape, generator=generator))  # B 2 3 H W
+    return torch.where(hit[:, 0] <= amount, 255 * (hit[:, 1] <= 0.5).to(torch.uint8), images)
+
+
+def defocus_blur(images: Tensor, positions: Tensor, amount: tuple[float, float]) -> Tensor:
+    """A lens out of focus: the mean over a disk; ``amount`` is its radius, and the sigma that smooths its edge, in pixels."""
+    kernel = disk(*amount).to(images.device)
+    padding = len(kernel) // 2
+    padded = F.pad(images.float(), [padding] * 4, mode="reflect")
+    blurred = F.conv2d(padded.flatten(0, 1)[:, None], kernel[None, None])
+    return _to_grey_levels(blurred.view(images.shape))
+
+
+def zoom_blur(images: Tensor, positions: Tensor, amount: tuple[float, float]) -> Tensor:
+    """A camera that moves forward: the mean over zooms from 1 to below ``amount[0]`` in steps of ``amount[1]``."""
+    zooms, whole = np.arange(1, *amount), images.float()
+    total = whole.clone()
+    for zoom in zooms:
+        total += _zoomed(whole, float(zoom))
+    return _to_grey_levels(total / (len(zooms) + 1))
+
+
+def brightness(images: Tensor, positions: Tensor, amount: float) -> Tensor:
+    """``amount`` (white is 1) more in the value of hue, saturation and value."""
+    whole = images.float()
+    value = whole.amax(dim=1, keepdim=True)
+    raised = (value + 255 * amount).clamp(max=255)
+    return _to_grey_levels(torch.where(value > 0, whole * (raised / value.clamp(min=1)), raised))
+
+
+def saturate(images: Tensor, positions: Tensor, amount: tuple[float, float]) -> Tensor:
+    """Saturation times ``amount[0]`` plus ``amount[1]``; grey, whose hue is red by convention, turns reddish."""
+    whole = images.float()
+    value = whole.amax(dim=1, keepdim=True)
+    saturation = (value - whole.amin(dim=1, keepdim=True)) / value.clamp(min=1)
+    wanted = (saturation * amount[0] + amount[1]).clamp(0, 1)
+    share = (value - whole) / (value * saturation).clamp(min=1e-6)  # 0 for the largest channel, 1 for the smallest
+    red = torch.tensor([0.0, 1.0, 1.0], device=images.device).view(3, 1, 1)
+    return _to_grey_levels(value * (1 - wanted * torch.where(saturation > 0, share, red)))
+
+
+def contrast(images: Tensor, positions: Tensor, amount: float) -> Tensor:
+    """Every value moved towards its channel's mean; ``amount`` of the contrast is left."""
+    whole = images.float()
+    mean = whole.mean(dim=(2, 3), keepdim=True)
+    return _to_grey_levels((whole - mean) * amount + mean)
+
+
+def pixelate(images: Tensor, positions: Tensor, amount: float) -> Tensor:
+    """Shrunk to ``amount`` of the sides and enlarged again, both by boxes."""
+    size = tuple(images.shape[-2:])
+    small = (int(size[0] * amount), int(size[1] * amount))
+    return _resize_by_boxes(_resize_by_boxes(images, small), size)
 
 
 def jpeg(images: Tensor, positions: Tensor, amount: float) -> Tensor:
@@ -51,58 +117,204 @@ def jpeg(images: Tensor, positions: Tensor, amount: float) -> Tensor:
     tables of its annex K scaled by the quality.
     """
     height, width = images.shape[-2:]
-    padded = nn.functional.pad(images.float(), (0, -width % 16, 0, -height % 16), mode="replicate")
+    padded = F.pad(images.float(), (0, -width % 16, 0, -height % 16), mode="replicate")
     matrix = torch.tensor(RGB_TO_YCBCR, device=images.device)
     luma, *colors = torch.einsum("cr,brhw->cbhw", matrix, padded).round()
     luma = _quantize(luma - 128, LUMINANCE_TABLE, amount) + 128
-    colors = [_quantize(nn.functional.avg_pool2d(color, 2).round(), COLOR_TABLE, amount) for color in colors]
-    colors = nn.functional.interpolate(torch.stack(colors, 1), scale_factor=2, mode="bilinear")
+    colors = [_quantize(F.avg_pool2d(color, 2).round(), COLOR_TABLE, amount) for color in colors]
+    colors = F.interpolate(torch.stack(colors, 1), scale_factor=2, mode="bilinear")
     decoded = torch.einsum("rc,bchw->brhw", matrix.inverse(), torch.cat([luma[:, None], colors], 1))
     return decoded[..., :height, :width].round().clamp(0, 255).to(torch.uint8)
 
 
-def contrast(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """Every pixel moved towards the image's mean grey; ``amount`` of the contrast is left."""
-    return F.adjust_contrast(images, amount)
+SEVERITIES = (1, 2, 3, 4, 5)
 
 
-SEVERITIES = (1, 2, 3)
+@dataclass(frozen=True)
+class Corruption:
+    function: Callable[[Tensor, Tensor, object], Tensor]
+    small: Sequence
+    """Amounts of the five severities at 32 px, by CIFAR-10-C."""
+    large: Sequence
+    """At 224 px, by ImageNet-C."""
 
-# name -> function of (images, their positions in the split, amount), and its amount at severity 1, 2 and 3
+
+_ZOOMS_SMALL = ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01))
+_ZOOMS_LARGE = ((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+_DISKS_SMALL = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))
+_DISKS_LARGE = ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5))
+_SATURATION_SMALL = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))
+_SATURATION_LARGE = ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))
+
 CORRUPTIONS = {
-    "Gaussian noise": (gaussian_noise, (0.05, 0.1, 0.2)),
-    "blur": (blur, (0.02, 0.04, 0.08)),
-    "JPEG": (jpeg, (30, 15, 5)),
-    "contrast": (contrast, (0.5, 0.3, 0.1)),
+    "Gaussian noise": Corruption(gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.1), (0.08, 0.12, 0.18, 0.26, 0.38)),
+    "shot noise": Corruption(shot_noise, (500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
+    "impulse noise": Corruption(impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)),
+    "defocus blur": Corruption(defocus_blur, _DISKS_SMALL, _DISKS_LARGE),
+    "zoom blur": Corruption(zoom_blur, _ZOOMS_SMALL, _ZOOMS_LARGE),
+    "brightness": Corruption(brightness, (0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
+    "contrast": Corruption(contrast, (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
+    "saturation": Corruption(saturate, _SATURATION_SMALL, _SATURATION_LARGE),
+    "pixelate": Corruption(pixelate, (0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
+    "JPEG": Corruption(jpeg, (80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
 }
 
 
-def score_corrupted(predict: Callable[..., Predictions]) -> dict[str, list[dict]]:
-    """Accuracy under each corruption at each severity.
+@dataclass(frozen=True)
+class Benchmark:
+    """Whose constants are used, and the side of the image, in pixels, that they go with."""
 
-    Args:
-        predict: called with ``corrupt=``, a function of images (uint8 B 3 H W) and their positions (int64 B).
+    name: str
+    side: int
+
+    def amounts(self, corruption: str) -> Sequence:
+        return getattr(CORRUPTIONS[corruption], "small" if self.side == SMALL.side else "large")
+
+
+SMALL, LARGE = Benchmark("CIFAR-10-C", 32), Benchmark("ImageNet-C", 224)
+LARGEST_SMALL_SIDE = 64
+"""Of data whose images are this large at most, in their median, the constants for small images are used."""
+
+
+# ---------------------------------------------------------------- how models bear them
+
+
+def benchmark_of(split: Split) -> Benchmark:
+    """By the size of the data's own images, whatever size a model wants."""
+    return SMALL if split.median_side() <= LARGEST_SMALL_SIDE else LARGE
+
+
+def versions_of(benchmark: Benchmark) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """The clean image at the benchmark's size, then each corruption at each severity, as functions of images and positions."""
+
+    def fitted(images: Tensor, positions: Tensor, change: Callable | None = None) -> Tensor:
+        images = fit_to_side(images, benchmark.side)
+        return images if change is None else change(images, positions)
+
+    changes = [
+        partial(corruption.function, amount=amount)
+        for name, corruption in CORRUPTIONS.items()
+        for amount in benchmark.amounts(name)
+    ]
+    return [fitted, *[partial(fitted, change=change) for change in changes]]
+
+
+def score_corrupted(hits: np.ndarray, benchmark: Benchmark) -> dict:
+    """What to write of a model's hits on all `versions_of` a split, bool V N.
+
     Returns:
-        for each corruption its severities: ``severity``, ``amount``, ``accuracy``, ``accuracy_ci95`` (Wilson).
+        ``benchmark``, ``side``; ``corruptions``: of each its severities: ``severity``, ``amount``, ``accuracy``,
+        ``accuracy_ci95`` (Wilson); ``clean_accuracy`` at the benchmark's size; ``mean_corruption_accuracy``, over all
+        corruptions and severities, and ``relative_corruption_accuracy``, its share of the clean one, with intervals over
+        images (``..._ci95``).
     """
-    results = {}
-    for name, (function, amounts) in CORRUPTIONS.items():
-        results[name] = []
-        for severity, amount in zip(SEVERITIES, amounts):
-            correct = predict(corrupt=partial(function, amount=amount)).correct
-            interval = wilson_interval(correct.sum(), len(correct)).tolist()
-            found = {"accuracy": float(correct.mean()), "accuracy_ci95": interval}
-            results[name].append({"severity": severity, "amount": amount} | found)
-    return results
+    clean, corrupted = hits[0], hits[1:].reshape(len(CORRUPTIONS), len(SEVERITIES), -1)
+    scores = {
+        name: [
+            {"severity": severity, "amount": amount} | _accuracy("accuracy", found)
+            for severity, amount, found in zip(SEVERITIES, benchmark.amounts(name), rows)
+        ]
+        for name, rows in zip(CORRUPTIONS, corrupted)
+    }
+    share = corrupted.mean(axis=(0, 1))  # N
+    return (
+        {"benchmark": benchmark.name, "side": benchmark.side, "corruptions": scores}
+        | _accuracy("clean_accuracy", clean)
+        | _ratio("mean_corruption_accuracy", share, np.ones(len(share)))
+        | _ratio("relative_corruption_accuracy", share, clean)
+    )
 
 
-def by_severity(scores: dict[str, list[dict]], key: str) -> dict[str, list]:
-    """One number (``accuracy``, ``accuracy_ci95``) of `score_corrupted` at each severity, by corruption."""
+def by_severity(scores: Mapping[str, Sequence[Mapping]], key: str) -> dict[str, list]:
+    """One number (``accuracy``, ``accuracy_ci95``) of ``corruptions`` at each severity, by corruption."""
     return {name: [found[key] for found in severities] for name, severities in scores.items()}
 
 
-def _noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+def fit_to_side(images: Tensor, side: int) -> Tensor:
+    """Images, uint8, with their shorter side brought to ``side`` pixels, bilinear with averaging."""
+    height, width = images.shape[-2:]
+    scale = side / min(height, width)
+    if scale == 1:
+        return images
+    size = (round(height * scale), round(width * scale))
+    return F.interpolate(images.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
+
+
+def _accuracy(key: str, correct: np.ndarray) -> dict:
+    return {
+        key: float(correct.mean()),
+        f"{key}_ci95": wilson_interval(int(correct.sum()), len(correct)).tolist(),
+    }
+
+
+def _ratio(key: str, shares: np.ndarray, of: np.ndarray) -> dict:
+    """Mean of N shares over the mean of ``of``, with its 95 % interval by the delta method; null over 0."""
+    if not of.any():
+        return {key: None, f"{key}_ci95": None}
+    value = shares.mean() / of.mean()
+    half = 1.96 * np.std((shares - value * of) / of.mean()) / math.sqrt(len(shares))
+    return {key: float(value), f"{key}_ci95": [max(0.0, float(value - half)), float(value + half)]}
+
+
+# ---------------------------------------------------------------- parts
+
+
+@lru_cache(maxsize=32)
+def disk(radius: float, smoothing: float) -> Tensor:
+    """The kernel of `defocus_blur`: a disk on the grid of pixels, smoothed by 3 x 3 (5 x 5 beyond radius 8) pixels."""
+    reach, half = (8, 1) if radius <= 8 else (int(radius), 2)
+    places = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    aliased = (places[:, None] ** 2 + places**2 <= radius**2).double()
+    edge = torch.exp(-(torch.arange(-half, half + 1, dtype=torch.float64) ** 2) / (2 * smoothing**2))
+    edge = torch.outer(edge, edge) / edge.sum() ** 2
+    padded = F.pad((aliased / aliased.sum())[None, None], [half] * 4, mode="reflect")
+    return F.conv2d(padded, edge[None, None])[0, 0].float()
+
+
+def _zoomed(images: Tensor, zoom: float) -> Tensor:
+    """The middle of the images, enlarged by ``zoom`` to their own size (corners on corners)."""
+    size = images.shape[-2:]
+    kept = [math.ceil(side / zoom) for side in size]
+    top, left = ((side - inner) // 2 for side, inner in zip(size, kept))
+    enlarged = F.interpolate(
+        images[..., top : top + kept[0], left : left + kept[1]],
+        [round(inner * zoom) for inner in kept],
+        mode="bilinear",
+        align_corners=True,
+    )
+    top, left = ((large - side) // 2 for large, side in zip(enlarged.shape[-2:], size))
+    return enlarged[..., top : top + size[0], left : left + size[1]]
+
+
+def _resize_by_boxes(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """As Pillow's BOX: the mean of the pixels whose centres fall into a box; along rows, to grey levels, along columns."""
+    rows, columns = (_boxes(old, new).to(images.device) for old, new in zip(images.shape[-2:], size))
+    wide = (images.float() @ columns.T + 0.5).floor()
+    return (rows @ wide + 0.5).floor().clamp(0, 255).to(torch.uint8)
+
+
+@lru_cache(maxsize=64)
+def _boxes(old: int, new: int) -> Tensor:
+    """new old: which pixels make up each box, as shares of it."""
+    reach = max(old / new, 1) / 2
+    centres = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * old / new
+    places = (torch.arange(old, dtype=torch.float64) + 0.5 - centres) / (2 * reach)
+    chosen = ((places > -0.5) & (places <= 0.5)).double()
+    return (chosen / chosen.sum(dim=1, keepdim=True)).float()
+
+
+def _per_image(images: Tensor, positions: Tensor, draw: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+    """A draw for each image, on the CPU and seeded by its position, so that it is the same on every device."""
+    rows = [
+        draw(image.float(), torch.Generator().manual_seed(seed))
+        for image, seed in zip(images.cpu(), positions.tolist())
+    ]
+    return torch.stack(rows).to(images.device)
+
+
+def _to_grey_levels(values: Tensor) -> Tensor:
+    """Cut to 0 to 255 and to whole levels; what lies a rounding error below one counts as it."""
+    return (values.clamp(0, 255) + 1e-3).to(torch.uint8)
 
 
 def _quantize(plane: Tensor, table: tuple[int, ...], quality: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from common import distributed
 from common.devices import autocast
 from common.runs import Run
-from data import Split
+from data import BatchPlan, Split
 from models import input_spec, preprocessing
 
 ORIGIN = ("checkpoint_sha256", "fingerprint")
@@ -93,38 +93,67 @@ class FlipAverage(nn.Module):
 
 
 def predict_split(
-    model: nn.Module,
-    split: Split,
-    *,
-    batch_size: int,
-    device: torch.device,
-    precision: str,
-    corrupt: Callable[[Tensor, Tensor], Tensor] | None = None,
+    model: nn.Module, split: Split, *, batch_size: int, device: torch.device, precision: str
 ) -> Predictions:
     """Logits and labels of every image of ``split``, in its order; the model is left in evaluation mode.
 
     Under torchrun each rank predicts every K-th batch, and all of them get the whole: the batches, and so the numbers,
-    are those of one process. ``corrupt`` changes the images (uint8 B 3 H W, and their int64 B positions in the split)
-    before they are preprocessed.
+    are those of one process.
     """
-    preprocess = preprocessing(model)
-    plan = split.plan(batch_size)
-    mine = plan[distributed.rank() :: distributed.world_size()]
-    bar = tqdm(split.load(mine, device), f"predicting {split.name}", total=len(mine), leave=False, unit=" batches")
+    preprocess, plan = preprocessing(model), split.plan(batch_size)
+    loaded = _load_mine(split, plan, device)
     model.eval()
     parts = predict(
         model,
-        (
-            (preprocess(images if corrupt is None else corrupt(images, selection.indices)), labels)
-            for selection, (images, labels) in zip(mine, bar)
-        ),
+        ((preprocess(images), labels) for _, images, labels in loaded),
         context=lambda: autocast(device, precision),
     )
-    ranks = distributed.gather(parts)
-    ordered = [ranks[i % len(ranks)][i // len(ranks)] for i in range(len(plan))]
+    ordered = _gather_in_order(parts, len(plan))
     if not ordered:
         raise ValueError(f"there are no images to predict: the {split.name} split is empty")
     return Predictions(np.concatenate([p.logits for p in ordered]), np.concatenate([p.labels for p in ordered]))
+
+
+def predict_versions(
+    model: nn.Module,
+    split: Split,
+    versions: Sequence[Callable[[Tensor, Tensor], Tensor]],
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+) -> np.ndarray:
+    """Which images of ``split`` are recognised in each of several versions, bool V N; every image is read once.
+
+    ``versions``: functions of images (uint8 B 3 H W) and their positions in the split (int64 B) -> uint8 B 3 h w.
+    """
+    preprocess, plan, parts = preprocessing(model), split.plan(batch_size), []
+    model.eval()
+    with torch.inference_mode():
+        for positions, images, labels in _load_mine(split, plan, device):
+            rows = []
+            for version in versions:
+                with autocast(device, precision):
+                    logits = model(preprocess(version(images, positions)))
+                rows.append(logits.float().argmax(dim=1) == labels)
+            parts.append(torch.stack(rows).cpu().numpy())
+    return np.concatenate(_gather_in_order(parts, len(plan)), axis=1)
+
+
+def _load_mine(
+    split: Split, plan: Sequence[BatchPlan], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Positions, images and labels of this rank's batches."""
+    mine = plan[distributed.rank() :: distributed.world_size()]
+    bar = tqdm(split.load(mine, device), f"predicting {split.name}", total=len(mine), leave=False, unit=" batches")
+    for selection, (images, labels) in zip(mine, bar):
+        yield selection.indices, images, labels
+
+
+def _gather_in_order(parts: list, count: int) -> list:
+    """What each rank found of its batches -> what was found of all ``count`` batches, in their order."""
+    ranks = distributed.gather(parts)
+    return [ranks[i % len(ranks)][i // len(ranks)] for i in range(count)]
 
 
 def evaluated_on(values: Mapping) -> str:

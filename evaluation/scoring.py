@@ -4,28 +4,27 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from common import distributed
 from common.devices import autocast, select_precision
-from common.intervals import wilson_interval
 from common.runs import Run
 from data import BY_PIXELS, Split, load_data_of, load_dataset
 from evaluation import figures, metrics
-from evaluation.corruptions import SEVERITIES, by_severity, score_corrupted
+from evaluation.corruptions import SEVERITIES, Benchmark, benchmark_of, by_severity, score_corrupted, versions_of
 from evaluation.cost import count_parameters, measure_cost, peak_memory_mb
 from evaluation.embedding import embed
 from evaluation.predictions import (
     ORIGIN,
     FlipAverage,
-    Predictions,
     load_predictions,
     origin_of_predictions,
     predict_split,
+    predict_versions,
     save_predictions,
 )
 from evaluation.report import MEASURED_KEYS, finish, mistakes_figure, suffix_of, title_of
@@ -57,6 +56,8 @@ def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
             return f"{name} is not of this {weights}"
         if origin.get("fingerprint") != stored["fingerprint"]:
             return f"{name} is of other images than {files[0].name}"
+    if args.corrupt and not run.path(f"corruptions{suffix}.npz").is_file():
+        return f"corruptions{suffix}.json was measured by an earlier definition"
     if stored["split"] != args.split or stored["checkpoint"] != args.checkpoint:
         return f"{files[0].name} is of {stored['checkpoint']}.pt and the {stored['split']} split"
     if images_of(run, args).fingerprint() != stored["fingerprint"]:
@@ -84,12 +85,12 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
     precision = select_precision(run.config.train.amp, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    batch_size = run.config.evaluate.batch_size
-    predict = partial(predict_split, predictor, batch_size=batch_size, device=device, precision=precision)
+    how = {"batch_size": run.config.evaluate.batch_size, "device": device, "precision": precision}
+    predict = partial(predict_split, predictor, **how)
     predictions, memory = predict(split), peak_memory_mb(device)
     metrics.check_finite(predictions)  # before anything is written
     held_out = predict(dataset.val) if args.split == "test" and len(dataset.val) else None
-    corrupted = score_corrupted(partial(predict, split)) if args.corrupt else None
+    corrupted = corrupt(predictor, split, **how) if args.corrupt else None
     if not distributed.is_main():
         return
     class_names, suffix, weights = checkpoint["class_names"], suffix_of(args), run.checksum(f"{args.checkpoint}.pt")
@@ -117,10 +118,7 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
         figure = mistakes_figure(split, predictions, wrong, class_names, title)
         written.append(run.save_figure(f"figures/mistakes{suffix}.png", figure))
     if corrupted:
-        values = origin | {"checkpoint": args.checkpoint, "corruptions": corrupted}
-        written.append(run.save_json(f"corruptions{suffix}.json", values))
-        figure = draw_corrupted(run, corrupted, predictions, title_of(run, vars(args)))
-        written.append(run.save_figure(f"figures/corruptions{suffix}.png", figure))
+        written += save_corrupted(run, args, *corrupted, origin)
     if args.embedding:
         written += embed(run, model, dataset, origin, device=device, precision=precision, suffix=suffix)
     finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
@@ -134,16 +132,30 @@ def since_training(split: Split, checkpoint: Mapping) -> str:
     return "unchanged" if split.has_fingerprint(expected) else "changed"
 
 
-def draw_corrupted(run: Run, corrupted: dict, predictions: Predictions, title: str) -> Figure:
-    name = run.config.name
-    return figures.accuracy_against_severity(
-        {name: by_severity(corrupted, "accuracy")},
+def corrupt(model: nn.Module, split: Split, **how) -> tuple[np.ndarray, Benchmark]:
+    """Which images are recognised, clean and under every corruption (bool V N), and by whose constants."""
+    benchmark = benchmark_of(split)
+    return predict_versions(model, split.at_side(benchmark.side), versions_of(benchmark), **how), benchmark
+
+
+def save_corrupted(
+    run: Run, args: argparse.Namespace, hits: np.ndarray, benchmark: Benchmark, origin: Mapping
+) -> list[Path]:
+    name, suffix, found = run.config.name, suffix_of(args), score_corrupted(hits, benchmark)
+    scores = found["corruptions"]
+    figure = figures.accuracy_against_severity(
+        {name: by_severity(scores, "accuracy")},
         SEVERITIES,
-        {name: predictions.accuracy},
-        intervals={name: by_severity(corrupted, "accuracy_ci95")},
-        clean_intervals={name: wilson_interval(predictions.correct.sum(), len(predictions.labels))},
-        title=title,
+        {name: found["clean_accuracy"]},
+        intervals={name: by_severity(scores, "accuracy_ci95")},
+        clean_intervals={name: np.array(found["clean_accuracy_ci95"])},
+        title=title_of(run, vars(args)),
     )
+    return [
+        run.save_json(f"corruptions{suffix}.json", {**origin, "checkpoint": args.checkpoint, **found}),
+        run.save_arrays(f"corruptions{suffix}.npz", hits=hits),
+        run.save_figure(f"figures/corruptions{suffix}.png", figure),
+    ]
 
 
 def measure(

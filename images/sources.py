@@ -40,6 +40,10 @@ class Pixels:
     def size(self) -> tuple[int, int]:
         return tuple(self.images.shape[-2:])
 
+    def stored_sizes(self) -> np.ndarray:
+        """Height and width of each image, int N 2."""
+        return np.tile(self.size, (len(self.images), 1))
+
     def read(self, index: int, crop: Tensor | None = None) -> Tensor:
         """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) is resized to full size."""
         image = self.images[index]
@@ -78,6 +82,10 @@ class Photos:
     def digests(self) -> np.ndarray:
         """What stands for the decoded pixels of each file, uint8 N 16. Opens those that were never opened before."""
         return (self.facts or index_images(self.paths, self.root)).digests
+
+    def stored_sizes(self) -> np.ndarray:
+        """Height and width of each file's image, int N 2."""
+        return (self.facts or index_images(self.paths, self.root)).sizes
 
 
 Source = Pixels | Photos

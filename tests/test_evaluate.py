@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from support import TINY_VIT, make_config, make_folder, write_config
-from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 import evaluate
 import gradcam
@@ -20,7 +19,7 @@ from comparison.entries import group_by_seed, read_entry
 from comparison.illustrations import _draw_cost, disagreements
 from data import Preprocess, Split, load_dataset
 from evaluation import calibration
-from evaluation.corruptions import CORRUPTIONS
+from evaluation.corruptions import CORRUPTIONS, fit_to_side
 from evaluation.predictions import Predictions, load_predictions, predict_split
 from images.sources import Pixels
 from models import create_model, restore_model
@@ -248,18 +247,21 @@ def test_flips_are_averaged(evaluated, capsys):
 
 def test_corrupted_images_are_scored(evaluated, vit_run, tmp_path):
     evaluate.main([str(evaluated), "--corrupt"])
-    scores = json.loads((evaluated / "corruptions.json").read_text())["corruptions"]
-    assert set(scores) == set(CORRUPTIONS) and all(len(found) == 3 for found in scores.values())
+    stored = json.loads((evaluated / "corruptions.json").read_text())
+    scores = stored["corruptions"]
+    assert set(scores) == set(CORRUPTIONS) and all(len(found) == 5 for found in scores.values())
     assert (evaluated / "figures" / "corruptions.png").stat().st_size > 5000
     run = Run.open(evaluated)
     model, split = restore_model(run.config, run.load_checkpoint("best.pt")), load_dataset(run.config.data, seed=0).test
-    dark = torch.stack([(0.1 * image + 0.9 * rgb_to_grayscale(image).float().mean()) for image in split.source.images])
-    changed = Split(
-        Pixels(dark.round().to(torch.uint8), split.source.labels), split.indices, name="test", resident=True
-    )
+    images = fit_to_side(split.source.images, 32).double()
+    mean = images.mean((2, 3), keepdim=True)
+    flat = Pixels((0.15 * images + 0.85 * mean).to(torch.uint8), split.source.labels)
+    changed = Split(flat, split.indices, name="test", resident=True)
     arguments = {"batch_size": 64, "device": torch.device("cpu"), "precision": "fp32"}
     by_hand = predict_split(model, changed, **arguments).accuracy
-    assert scores["contrast"][2]["accuracy"] == pytest.approx(by_hand, abs=0.03)  # rounding turns a few
+    assert scores["contrast"][4]["accuracy"] == pytest.approx(by_hand, abs=0.03)  # rounding turns a few
+    hits = np.load(evaluated / "corruptions.npz")["hits"]
+    assert hits.shape == (51, 180) and stored["clean_accuracy"] == hits[0].mean()
 
 
 REPORTED = "reported={accuracy: 0.9876, gmacs: 16.86}"
