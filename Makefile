@@ -17,7 +17,7 @@ quickstart: .venv/installed
 	@echo
 	@sed -n 1p outputs/quickstart/report.txt
 	@echo "Open these figures:"
-	@ls outputs/quickstart/figures/*.png outputs/quickstart/gradcam/grid-gradcam.png
+	@ls outputs/quickstart/figures/*.png outputs/quickstart/gradcam/grid-*.png
 
 study-a: ; $(MAKE) study STUDY=cifar10_lr
 study-b: ; $(MAKE) study STUDY=cifar10_freeze

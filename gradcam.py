@@ -8,8 +8,8 @@
     python gradcam.py outputs/vit --list-layers
     python gradcam.py outputs/vit outputs/swin --analyze 500
 
-Writes for each image gradcam/<image>-<method>.png, .npy (raw map on the layer's grid) and .json into the run, and where
-several layers or targets are asked for, their names behind the method's. Several images or maps of each: a grid beside
+Writes for each image gradcam/<image>-<method>.png, the overlay alone, .npy (raw map on the layer's grid) and .json into the
+run; layers and targets that are asked for stand behind the method's name. Several images or maps of each: a grid beside
 them; several runs: a grid of images x runs in outputs/comparisons/. --analyze measures the maps instead of drawing them:
 gradcam/statistics.json with figures, and for several runs explanations.json in outputs/comparisons/.
 """
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.config_files import split_overrides
-from common.console import run_script
+from common.console import did_you_mean, run_script
 from common.runs import VECTOR_FORMATS, open_runs
 from explanation.methods import METHODS, check_method, uses_layer
 
@@ -89,6 +89,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--patch", nargs=2, type=int, metavar=("ROW", "COLUMN"), help="attention: where this patch looks, from 0 0"
     )
     parser.add_argument("--shared-scale", action="store_true", help="one colour scale for each row of a grid")
+    parser.add_argument("--cmap", default="plasma", help="colours of the maps, by matplotlib's name (default: plasma)")
+    parser.add_argument(
+        "--overlay",
+        type=float,
+        default=0.8,
+        metavar="S",
+        help="opacity of a map's largest value, 0 to 1 (default: 0.8)",
+    )
+    parser.add_argument(
+        "--contour",
+        nargs="*",
+        type=float,
+        metavar="SHARE",
+        help="lines where a map reaches these shares of its maximum (default: 0.5); with --overlay 0 lines alone",
+    )
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster, hardly different"
     )
@@ -101,6 +116,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(words)
     args.overrides = overrides
     args.method = args.method or (["lrp"] if args.layer else ["auto"])
+    args.contour = [0.5] if args.contour == [] else args.contour
     return args
 
 
@@ -120,10 +136,23 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--analyze explains the predicted class of every image; leave out --target")
     if args.analyze is not None and len(args.layer or []) > 1:
         raise ValueError("--analyze looks at one layer; name one")
+    if not 0 <= args.overlay <= 1:
+        raise ValueError(f"--overlay {args.overlay:g}: an opacity lies between 0 and 1")
+    if any(not 0 < share < 1 for share in args.contour or []):
+        raise ValueError(f"--contour {max(args.contour):g}: shares of a map's maximum lie between 0 and 1")
+    if args.cmap != "plasma":
+        check_cmap(args.cmap)
     if args.patch is not None and "attention" not in args.method:
         raise ValueError(f"--patch {args.patch[0]} {args.patch[1]}: is for --method attention")
     if args.channels is not None and ("scorecam" not in args.method or args.channels < 1):
         raise ValueError(f"--channels {args.channels}: should be at least 1, and is for --method scorecam alone")
+
+
+def check_cmap(name: str) -> None:
+    from matplotlib import colormaps  # here, since it takes a while
+
+    if name not in colormaps:
+        raise ValueError(f"--cmap {name}: matplotlib has no such colours{did_you_mean(name, colormaps, count=3)}")
 
 
 if __name__ == "__main__":

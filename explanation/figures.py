@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from common.plotting import (
     BLUE,
     LABEL_SIZE,
-    MARKS,
     SKY,
     TICK_SIZE,
     colorbar,
@@ -22,146 +22,123 @@ from common.plotting import (
     panels,
     run_style,
     shorten,
-    show_image,
     text_width,
     tidy,
     wrap,
 )
-
-CAM_COLORS, CAM_ALPHA = "inferno", 0.45  # lightness grows with the value: no colour vision needed
+from explanation.overlays import Style, View, blended_bar, scale_of, show_overlay, show_view
 
 
 def cam_overview(
-    image: np.ndarray,
+    view: View,
     cam: np.ndarray,
     *,
     title: str,
     probabilities: Sequence[tuple[str, float]] | None = None,
+    explained: int | None = None,
     scale_note: str = "",
+    style: Style | None = None,
 ) -> Figure:
-    """One image, its class activation map on the map's own grid, the overlay, and the likeliest classes.
+    """One photo, its class activation map on the map's own grid, the overlay, and the likeliest classes.
 
     Args:
-        image: uint8 H W 3, all of what the model saw: the map is stretched over the whole of it.
-        cam: h w, not negative, not upsampled; the colour bar is in its own units.
+        cam: h w, not negative, not upsampled; the colour bars are in its own units.
         title: may hold several lines.
-        probabilities: (class name, probability) pairs; the five likeliest are drawn, the first highlighted.
+        probabilities: (class name, probability) pairs; the five likeliest are drawn.
+        explained: position among them of the class that the map is of; it is drawn in any case, in bold.
         scale_note: what the units of the map are, beside the colour bar.
     """
-    cam, aspect = np.asarray(cam), image.shape[1] / image.shape[0]
-    width = np.clip(2.8 * aspect, 1.4, 4.2)  # of a panel, in inches
-    height = np.clip(width / aspect, 1.4, 2.8)
-    likeliest = sorted(probabilities or [], key=lambda pair: -pair[1])[:5]
-    names = [shorten(name) for name, _ in likeliest]
-    widths = [width] * 3 + [2] * bool(likeliest)
-    figure = new_figure(sum(widths) + 1.6 + text_width(names, TICK_SIZE), height + 0.7, title)
-    picture, grid, overlay, *bars = figure.subplots(1, len(widths), width_ratios=widths)
+    cam, style = np.asarray(cam), style or Style()
+    photo_height, photo_width = view.photo.shape[:2]
+    left, top, right, bottom = view.seen
+    width, height = _panel_size(photo_width / photo_height)
+    cells_width, cells_height = _panel_size((right - left) / (bottom - top))
+    bars = _bars_shown(probabilities or [], explained)
+    names = [shorten(name) for name, _, _ in bars]
+    widths = [width, cells_width, width] + [1.8] * bool(bars)
+    figure = new_figure(sum(widths) + 2.4 + text_width(names, TICK_SIZE), max(height, cells_height) + 0.7, title)
+    picture, grid, overlay, *rest = figure.subplots(1, len(widths), width_ratios=widths)
 
-    show_image(picture, image)
-    # A cell covers (H / h) x (W / w) pixels: the map's panel gets the shape of the picture's.
-    cell_aspect = (image.shape[0] / cam.shape[0]) / (image.shape[1] / cam.shape[1])
-    norm = Normalize(0, _scale([cam]))
-    colors = grid.imshow(cam, cmap=CAM_COLORS, norm=norm, interpolation="nearest", aspect=cell_aspect)
+    show_view(picture, view)
+    # A cell covers (H / h) x (W / w) pixels: the map's panel gets the shape of what the model saw.
+    cell_aspect = ((bottom - top) / cam.shape[0]) / ((right - left) / cam.shape[1])
+    norm = Normalize(0, scale_of([cam]))
+    colors = grid.imshow(cam, cmap=style.cmap, norm=norm, interpolation="nearest", aspect=cell_aspect)
     grid.set(xticks=[], yticks=[])
-    colorbar(grid, colors, "\n".join(filter(None, ["attribution", wrap(scale_note, height, TICK_SIZE)])), width)
-    _show_overlay(overlay, image, cam, norm)
+    note = wrap(scale_note, cells_height, TICK_SIZE)
+    colorbar(grid, colors, "\n".join(filter(None, ["attribution", note])), cells_width)
+    show_overlay(overlay, view, cam, norm, style)
+    bar = colorbar(overlay, colors, "over black (left) and white", width)
+    blended_bar(bar.ax, style, upright=True)
     map_title = f"map, {cam.shape[0]} × {cam.shape[1]}" + ("" if cam.any() else ", zero everywhere")
-    for axes, text in ((picture, "image"), (grid, map_title), (overlay, "overlay")):
-        axes.set_title(wrap(text, width, LABEL_SIZE), fontsize=LABEL_SIZE)
-    if likeliest:
-        _probability_bars(bars[0], names, [100 * probability for _, probability in likeliest])
+    for axes, text, space in ((picture, "image", width), (grid, map_title, cells_width), (overlay, "overlay", width)):
+        axes.set_title(wrap(text, space, LABEL_SIZE), fontsize=LABEL_SIZE)
+    if bars:
+        _probability_bars(rest[0], names, [100 * p for _, p, _ in bars], [bold for _, _, bold in bars])
     return figure
 
 
-def cam_grid(
-    rows: Sequence[Mapping],
-    column_titles: Sequence[str],
-    *,
-    title: str | None = None,
-    colorbar_label: str | None = None,
-    shared_scale: bool = False,
-) -> Figure:
-    """Images against models (or layers, or methods): one overlay for each pair, captioned with its prediction.
-
-    Args:
-        rows: each with `image` (uint8 H W 3), `label` (text under the image), and `cells`: for each column
-            (cam, caption, correct), where cam is h w, not negative, or None; correct is True, False or None.
-        column_titles: one for each column of overlays.
-        colorbar_label: what the colours mean; the default says what they are relative to.
-        shared_scale: colours are relative to the largest value of the row instead of each map's own.
-    """
-    cell, num_columns = 1.7, len(column_titles) + 1  # inches
-    heights = [cell * np.clip(row["image"].shape[0] / row["image"].shape[1], 0.5, 1) for row in rows]
-    texts = [text for row in rows for text in (row["label"], *(f"✗ {words}" for _, words, _ in row["cells"]))]
-    lines = max(wrap(text, cell, TICK_SIZE).count("\n") + 1 for text in texts)  # below each image
-    figure = new_figure(num_columns * (cell + 0.1), sum(heights) + (0.15 * lines + 0.15) * len(rows) + 1.0, title)
-    grid = figure.subplots(len(rows), num_columns, squeeze=False, height_ratios=heights)
-    for axes, name in zip(grid[0], ["image", *column_titles], strict=True):
-        axes.set_title(wrap(name, cell, LABEL_SIZE), fontsize=LABEL_SIZE)
-    for line, row in zip(grid, rows, strict=True):
-        show_image(line[0], row["image"])
-        line[0].set_xlabel(wrap(row["label"], cell, TICK_SIZE), fontsize=TICK_SIZE)
-        row_scale = _scale([cam for cam, _, _ in row["cells"] if cam is not None])
-        for axes, (cam, caption, correct) in zip(line[1:], row["cells"], strict=True):
-            if cam is None:
-                show_image(axes, np.full_like(row["image"], 255))
-                axes.text(0.5, 0.5, "no map", ha="center", va="center", fontsize=TICK_SIZE, transform=axes.transAxes)
-            else:
-                _show_overlay(axes, row["image"], cam, Normalize(0, row_scale if shared_scale else _scale([cam])))
-            mark, color = MARKS[correct]
-            axes.set_xlabel(wrap(mark + caption, cell, TICK_SIZE), fontsize=TICK_SIZE, color=color)
-    colors, inch = ScalarMappable(Normalize(0, 1), CAM_COLORS), 1 / figure.get_figheight()
-    style = dict(location="bottom", fraction=0.12 * inch, pad=0.2 * inch, shrink=0.6, aspect=30, panchor=False)
-    bar = figure.colorbar(colors, ax=grid, ticks=[0, 0.5, 1], **style)
-    label = colorbar_label or f"attribution, relative to the {'row' if shared_scale else 'map'}'s maximum"
-    bar.set_label(wrap(label, num_columns * cell, TICK_SIZE), fontsize=TICK_SIZE)
-    bar.ax.tick_params(labelsize=TICK_SIZE)
-    return figure
+def _panel_size(aspect: float) -> tuple[float, float]:
+    """Inches of a panel for a picture that is so many times as wide as high."""
+    width = float(np.clip(2.8 * aspect, 1.4, 4.2))
+    return width, float(np.clip(width / aspect, 1.4, 2.8))
 
 
-def _show_overlay(axes: Axes, image: np.ndarray, cam: np.ndarray, norm: Normalize) -> None:
-    """The image under its map, which is stretched over it bilinearly."""
-    show_image(axes, image)
-    extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
-    axes.imshow(cam, cmap=CAM_COLORS, norm=norm, interpolation="bilinear", extent=extent, alpha=CAM_ALPHA)
+def _bars_shown(probabilities: Sequence[tuple[str, float]], explained: int | None) -> list[tuple[str, float, bool]]:
+    """The five likeliest classes, and the explained one if it is none of them: name, probability, whether explained."""
+    order = sorted(range(len(probabilities)), key=lambda i: -probabilities[i][1])
+    explained = order[0] if explained is None and order else explained
+    shown = order[:5] if explained in order[:5] else [*order[:5], explained]
+    return [(*probabilities[i], i == explained) for i in shown if i is not None]
 
 
-def _probability_bars(axes: Axes, names: Sequence[str], percent: Sequence[float]) -> None:
-    """Horizontal bars, the first one highlighted, each with its value at its end."""
-    bars = axes.barh(range(len(names)), percent, height=0.6, color=[BLUE] + [SKY] * (len(names) - 1))
-    axes.bar_label(bars, fmt="%.1f %%", padding=3, fontsize=TICK_SIZE)
+def _probability_bars(axes: Axes, names: Sequence[str], percent: Sequence[float], bold: Sequence[bool]) -> None:
+    """Horizontal bars, each with its value at its end; those in bold stand out."""
+    axes.barh(range(len(names)), percent, height=0.6, color=[BLUE if strong else SKY for strong in bold])
     axes.set_yticks(range(len(names)), names)
-    axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.set(xlim=(0, 140), xticks=[0, 50, 100], ylim=(4.5, -0.5), xlabel="probability (%)")
+    for row, (value, strong, label) in enumerate(zip(percent, bold, axes.get_yticklabels())):
+        text = "<0.1 %" if value < 0.05 else f"{value:.1f} %"
+        inside = value > 60
+        color = "white" if inside and strong else "black"
+        place = dict(ha="right" if inside else "left", va="center", fontsize=TICK_SIZE, color=color)
+        axes.text(value - 3 if inside else value + 3, row, text, **place)
+        label.set_fontweight("bold" if strong else "normal")
+    axes.set(xlim=(0, 100), xticks=[0, 50, 100], ylim=(max(len(names), 5) - 0.5, -0.5), xlabel="probability (%)")
     tidy(axes, grid="x")
 
 
-def _scale(cams: Sequence[np.ndarray]) -> float:
-    """The largest value of the maps; 1 where they are blank, since a colour scale needs a length."""
-    return max((float(np.max(cam)) for cam in cams), default=0) or 1.0
-
-
-def head_panels(image: np.ndarray, heads: np.ndarray, *, title: str) -> Figure:
+def head_panels(
+    view: View, heads: np.ndarray, *, title: str, patch: tuple[int, int] | None = None, style: Style | None = None
+) -> Figure:
     """The attention of each head of a layer, and their mean, over one image.
 
     Args:
-        image: uint8 H W 3.
+        view: whose photo is all that the model saw.
         heads: M h w, each on its own scale from 0 to its 98th percentile.
+        patch: row and column of the patch that looks, which is framed.
     """
+    style = style or Style()
     drawn = [("mean of heads", heads.mean(axis=0)), *[(f"head {i + 1}", map_) for i, map_ in enumerate(heads)]]
     columns = min(len(drawn) + 1, 7)
     rows = -(-(len(drawn) + 1) // columns)
     side = 1.5
     figure = new_figure(columns * side, rows * (side + 0.25), title)
     first, *others = panels(figure, len(drawn) + 1, columns)
-    show_image(first, image)
+    show_view(first, view)
     first.set_title("image", fontsize=TICK_SIZE)
+    left, right, bottom, top = view.extent
     for axes, (name, map_) in zip(others, drawn):
         brightest = np.quantile(map_, 0.98) or map_.max()  # a few tokens that all look at would leave the rest black
-        axes.imshow(map_, cmap=CAM_COLORS, vmin=0, vmax=brightest, extent=(0, image.shape[1], image.shape[0], 0))
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.imshow(map_, cmap=style.cmap, vmin=0, vmax=brightest, extent=view.extent, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
         axes.set_title(f"{name}, max {map_.max():.2g}", fontsize=TICK_SIZE)
+    if patch is not None:
+        high, wide = (bottom - top) / heads.shape[1], (right - left) / heads.shape[2]
+        corner = left + patch[1] * wide, top + patch[0] * high
+        for axes in (first, *others[: len(drawn)]):
+            halo = [withStroke(linewidth=3, foreground="black")]
+            frame = dict(fill=False, edgecolor="white", linewidth=1.2, path_effects=halo)
+            axes.add_patch(Rectangle(corner, wide, high, **frame))
     return figure
 
 

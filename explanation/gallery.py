@@ -1,35 +1,47 @@
-"""Pictures of explanations: one map with its image and probabilities, or a grid of many."""
+"""Pictures of explanations: one map with its photo and probabilities, the overlay alone, or a grid of many."""
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from common.plotting import MARKS
-from explanation.figures import cam_grid, cam_overview
+from explanation.figures import cam_overview
+from explanation.grids import Cell, cam_grid
 from explanation.maps import Explanation, MapSet
+from explanation.overlays import Style, overlay_alone, scale_of
 
 TARGETS = {None: "the predicted class", "label": "the true class"}
+THUMBNAIL = 600  # pixels of the longer side of a photo in a grid: more do not show
 
 
-def overview(column: MapSet, explanation: Explanation) -> Figure:
-    """One image, its map, the overlay and the likeliest classes."""
+def overview(column: MapSet, explanation: Explanation, style: Style) -> Figure:
+    """One photo, its map, the overlay and the likeliest classes."""
     names, picture = column.class_names, explanation.picture
     truth = "" if picture.label is None else f"label {names[picture.label]}, "
     verdict = (
         f"{truth}{MARKS[explanation.correct][0]}predicted {_probability(explanation, explanation.prediction, names)}"
     )
     return cam_overview(
-        _pixels(explanation),
+        picture.view(),
         explanation.map,
         title=f"{column.run.config.name}: {column.place} for {names[explanation.target]}\n{picture.name}: {verdict}",
         probabilities=list(zip(names, explanation.probabilities.tolist())),
+        explained=explanation.target,
         scale_note=f"raw {column.method}, negative cut to 0",
+        style=style,
     )
 
 
-def grid(columns: Sequence[MapSet], *, shared_scale: bool = False) -> Figure:
-    """Rows images; columns are titled with that in which they differ (run, method, layer, target), the figure with the rest."""
+def overlay(explanation: Explanation, style: Style) -> Figure:
+    """The photo under its map, and nothing else."""
+    return overlay_alone(explanation.picture.view(), explanation.map, scale_of([explanation.map]), style)
+
+
+def grid(columns: Sequence[MapSet], *, shared_scale: bool = False, style: Style) -> list[Figure]:
+    """Pages: rows are images; columns are titled with that in which they differ (run, method, layer, target).
+
+    The rest is the title of the figures.
+    """
     layers = [
         {c.layer.name for c in columns if c.layer and c.run is run}
         for run in {id(c.run): c.run for c in columns}.values()
@@ -46,16 +58,22 @@ def grid(columns: Sequence[MapSet], *, shared_scale: bool = False) -> Figure:
         layer = column.layer.name if column.layer else "all layers"
         return {"run": column.run.config.name, "method": column.method, "layer": layer, "target": target}
 
-    rows = []
-    for cells in zip(*(column.explanations for column in columns)):
-        picture, names = cells[0].picture, columns[0].class_names
-        label = picture.name if picture.label is None else f"{picture.name}: {names[picture.label]}"
-        drawn = [(e.map, caption(e, column.class_names), e.correct) for e, column in zip(cells, columns)]
-        rows.append({"image": _pixels(cells[0]), "label": label, "cells": drawn})
+    rows = [_row(explanations, columns) for explanations in zip(*(column.explanations for column in columns))]
     titles = ["\n".join(v for k, v in describe(column).items() if told_apart[k]) or column.place for column in columns]
     shared = {k: v for k, v in describe(columns[0]).items() if not told_apart[k] and k != "layer"}
     title = ", ".join(filter(None, [shared.get("run"), " of ".join(v for k, v in shared.items() if k != "run")]))
-    return cam_grid(rows, titles, title=title, shared_scale=shared_scale)
+    return cam_grid(rows, titles, title=title, shared_scale=shared_scale, style=style)
+
+
+def _row(explanations: Sequence[Explanation], columns: Sequence[MapSet]) -> list[Cell]:
+    """One image, then its map of each column."""
+    picture, names = explanations[0].picture, columns[0].class_names
+    label = picture.name if picture.label is None else f"{picture.name}: {names[picture.label]}"
+    cells = [
+        Cell(e.picture.view(THUMBNAIL), caption(e, column.class_names), e.correct, e.map, e.fault or "")
+        for e, column in zip(explanations, columns)
+    ]
+    return [Cell(cells[0].view, label), *cells]
 
 
 def caption(explanation: Explanation, class_names: list[str]) -> str:
@@ -68,7 +86,3 @@ def caption(explanation: Explanation, class_names: list[str]) -> str:
 
 def _probability(explanation: Explanation, index: int, class_names: list[str]) -> str:
     return f"{class_names[index]} ({explanation.probabilities[index]:.0%})"
-
-
-def _pixels(explanation: Explanation) -> np.ndarray:
-    return explanation.picture.pixels.permute(1, 2, 0).numpy()  # 3 H W -> H W 3

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from common.runs import Run
 from data import Split, load_data_of
-from images.sources import open_image, read_photo
+from explanation.overlays import View
+from images.files import open_image
+from images.sources import Photos
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,36 @@ class Picture:
     name: str
     """What its files are called."""
     pixels: Tensor
-    """uint8 3 H W."""
+    """uint8 3 H W, as the model is fed it."""
     label: int | None
     """True class, where it is known."""
+    photos: Photos | None = None
+    """Whose ``position``-th photo the pixels were cut from; None where they are all there is."""
+    position: int = 0
+
+    def view(self, longest: int | None = None) -> View:
+        """The photo at its own resolution, or shrunk to ``longest`` pixels, and where the model looked."""
+        if self.photos is None:
+            return View.whole(self.pixels.permute(1, 2, 0).numpy())  # 3 H W -> H W 3
+        photo = open_image(self.photos.paths[self.position])
+        if longest:
+            photo.thumbnail((longest, longest))
+        return View(np.asarray(photo), seen_area(photo.width, photo.height, self.photos))
+
+
+def seen_area(width: int, height: int, photos: Photos) -> tuple[float, float, float, float]:
+    """Which part of a photo of so many pixels is read as the model's input: left, top, right, bottom in its pixels.
+
+    As `Photos.read` crops, by its own rule or by timm's; in the mode "border" the part is larger than the photo.
+    """
+    mode = photos.crop_mode if photos.crop_pct else "center"
+    rows, columns = (int(side / (photos.crop_pct or 1)) for side in photos.size)
+    across, down = width / columns, height / rows  # pixels of the photo to one of the input
+    if mode != "squash":
+        across = down = max(across, down) if mode == "border" else min(across, down)
+    seen_width, seen_height = photos.size[1] * across, photos.size[0] * down
+    left, top = (width - seen_width) / 2, (height - seen_height) / 2
+    return left, top, left + seen_width, top + seen_height
 
 
 def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
@@ -36,7 +66,9 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
         width, height = open_image(path).size
         if min(width, height) < 2:
             raise ValueError(f"{path}: of {width}x{height} pixels one remains; there is nothing to locate in it")
-    return [Picture(name, read_photo(path, cfg), None) for name, path in zip(names, paths)]
+    look = (cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode)
+    photos = Photos(list(map(str, paths)), torch.full((len(paths),), -1), *look)
+    return [Picture(name, photos.read(i), None, photos, i) for i, name in enumerate(names)]
 
 
 def pick_pictures(
@@ -55,7 +87,11 @@ def pick_pictures(
         indices = sample_indices(split, random, seed, option="--random")
     elif per_class is not None:
         indices = sample_each_class(split, per_class, seed)
-    return [Picture(f"{split_name}-{i}", split.image(i), int(split.labels[i])) for i in dict.fromkeys(indices)]
+    photos = split.source if isinstance(split.source, Photos) else None
+    return [
+        Picture(f"{split_name}-{i}", split.image(i), int(split.labels[i]), photos, int(split.indices[i]))
+        for i in dict.fromkeys(indices)
+    ]
 
 
 def sample_indices(split: Split, count: int, seed: int, *, option: str) -> list[int]:

@@ -1,16 +1,19 @@
 """What explanations write: pictures, raw maps and JSON of each image, grids, the table."""
 
 import argparse
+import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from common.console import print_result, print_table
-from common.runs import Run, comparison_folder
+from common.runs import Folder, Run, comparison_folder
 from explanation.figures import head_panels
-from explanation.gallery import caption, grid, overview
+from explanation.gallery import caption, grid, overlay, overview
 from explanation.maps import Explanation, MapSet
+from explanation.overlays import Style, View
 from explanation.quality.form import map_statistics
 
 
@@ -18,7 +21,8 @@ def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
     """Pictures, raw maps and JSON of a run, a grid where there are several, and the table of them all."""
     written = [save_map(column, e, args) for column in columns for e in column.explanations if e.map is not None]
     if sum(len(column.explanations) for column in columns) > 1:
-        written.append(run.save_figure(f"gradcam/{grid_name(args)}.png", grid(columns, shared_scale=args.shared_scale)))
+        pages = grid(columns, shared_scale=args.shared_scale, style=style_of(args))
+        written += save_pages(run, f"gradcam/{grid_name(args)}", pages)
     rows = [
         (
             e.picture.name,
@@ -37,24 +41,20 @@ def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
     print_result(result | (maps[0] if len(maps) == 1 else {"maps": maps}), written)
 
 
-def save_heads(run: Run, columns: list[MapSet]) -> None:
+def save_heads(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
     """A figure for each picture with a panel for each head of an attention layer."""
     for column in columns:
         for explanation, heads in zip(column.explanations, column.heads):
             picture = explanation.picture
             title = f"{run.config.name}: where {column.asked_by} looks at {column.layer.name}\n{picture.name}"
-            stem = file_name(f"{picture.name}-attention-{column.layer.name}-{column.asked_by}-heads")
-            image = picture.pixels.permute(1, 2, 0).numpy()  # 3 H W -> H W 3
-            print(f"wrote {run.save_figure(f'gradcam/{stem}.png', head_panels(image, heads, title=title))}")
+            seen = View.whole(picture.pixels.permute(1, 2, 0).numpy())  # 3 H W -> H W 3
+            figure = head_panels(seen, heads, title=title, patch=args.patch, style=style_of(args))
+            print(f"wrote {run.save_figure(f'gradcam/{stem(column, explanation, args)}-heads.png', figure)}")
 
 
 def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace) -> Path:
-    """Picture, raw map and JSON of one image. Returns the picture's path."""
-    run, names = column.run, column.class_names
-    parts = [explanation.picture.name, column.method]
-    parts += [column.layer.name] if column.layer and len(args.layer or []) > 1 else []
-    parts += [column.target] if len(args.target or []) > 1 else []
-    stem = f"gradcam/{file_name('-'.join(parts))}"
+    """Pictures, raw map and JSON of one image. Returns the path of the picture with its probabilities."""
+    run, names, path = column.run, column.class_names, f"gradcam/{stem(column, explanation, args)}"
     label, target = explanation.picture.label, explanation.target
     values = {
         "image": explanation.picture.name,
@@ -73,9 +73,10 @@ def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace)
         "statistics": {"max": explanation.map.max()}
         | {name: value[0] for name, value in map_statistics(explanation.map[None]).items()},
     }
-    run.write(f"{stem}.npy", lambda path: np.save(path, explanation.map))
-    run.save_json(f"{stem}.json", values)
-    return run.save_figure(f"{stem}.png", overview(column, explanation))
+    run.write(f"{path}.npy", lambda path: np.save(path, explanation.map))
+    run.save_json(f"{path}.json", values)
+    run.save_figure(f"{path}-overlay.png", overlay(explanation, style_of(args)))
+    return run.save_figure(f"{path}.png", overview(column, explanation, style_of(args)))
 
 
 def save_comparison(runs: list[Run], columns: list[MapSet], args: argparse.Namespace) -> None:
@@ -86,18 +87,72 @@ def save_comparison(runs: list[Run], columns: list[MapSet], args: argparse.Names
             "the runs differ in their classes or test images, so that a grid would mix them up; each run's own maps are "
             "in its gradcam/"
         )
-    path = comparison_folder(runs, args.output).save_figure(
-        f"{grid_name(args)}.png", grid(columns, shared_scale=args.shared_scale)
-    )
-    print_result({"runs": [run.config.name for run in runs], "maps": [column.to_dict() for column in columns]}, [path])
+    pages = grid(columns, shared_scale=args.shared_scale, style=style_of(args))
+    written = save_pages(comparison_folder(runs, args.output), grid_name(args), pages)
+    print_result({"runs": [run.config.name for run in runs], "maps": [column.to_dict() for column in columns]}, written)
+
+
+def save_pages(folder: Folder, name: str, pages: list[Figure]) -> list[Path]:
+    """The first page under the name itself; pages that an earlier, longer grid of this name left behind are removed."""
+    for old in folder.directory.glob(f"{name}-page*.*"):
+        old.unlink()
+    names = [name, *[f"{name}-page{i}" for i in range(2, len(pages) + 1)]]
+    return [folder.save_figure(f"{one}.png", page) for one, page in zip(names, pages)]
+
+
+def style_of(args: argparse.Namespace) -> Style:
+    return Style(args.cmap, args.overlay, tuple(args.contour or ()))
+
+
+# ---------------------------------------------------------------- names: all that was asked for, so that none overwrites
+
+
+def stem(column: MapSet, explanation: Explanation, args: argparse.Namespace) -> str:
+    """Of the files of one map."""
+    parts = [explanation.picture.name, column.method]
+    parts += [column.layer.name] if column.layer and args.layer else []
+    parts += [column.target] if column.target else []
+    return file_name([*parts, *_variant(args, column.method)])
 
 
 def grid_name(args: argparse.Namespace) -> str:
-    parts = [*args.method, *((args.layer or []) if len(args.layer or []) > 1 else [])]
-    parts += args.target if len(args.target or []) > 1 else []
-    return file_name("-".join(["grid", *parts]))
+    parts = ["grid", *args.method, *(args.layer or []), *(args.target or [])]
+    return file_name([*parts, *_images(args), *_variant(args, *args.method)])
 
 
-def file_name(text: str) -> str:
-    """The text as part of a file's name: no blanks or separators, of bounded length."""
-    return re.sub(r"[^\w.+-]+", "_", text)[:150]
+def _images(args: argparse.Namespace) -> list[str]:
+    """Which images a grid is of."""
+    split = [args.split] if args.split != "test" else []
+    if args.image:
+        return [path.stem for path in args.image]
+    if args.index:
+        return [*split, "index", *map(str, args.index)]
+    seed = [f"seed{args.seed}"] if args.seed else []
+    return [*split, f"random{args.random}" if args.random else f"each{args.per_class}", *seed]
+
+
+def _variant(args: argparse.Namespace, *methods: str) -> list[str]:
+    """What else makes another map of the same image, where it is not the default."""
+    parts = [f"channels{args.channels}"] if args.channels and "scorecam" in methods else []
+    parts += ["patch", *map(str, args.patch)] if args.patch and "attention" in methods else []
+    parts += ["last"] if args.checkpoint == "last" else []
+    return parts + (["bf16"] if args.precision == "bf16" else [])
+
+
+def file_name(parts: list[str], longest: int = 150) -> str:
+    """The parts as a file's name: no blanks or separators, of bounded length, and never that of other parts.
+
+    What had to be changed is told apart by the start of its hash: "a b" and "a_b" have two names.
+    """
+    safe = [_safe(part) for part in parts]
+    name = "-".join(safe)
+    return name if len(name) <= longest else f"{name[:longest]}-{_hash(name)}"
+
+
+def _safe(text: str) -> str:
+    safe = re.sub(r"[^\w.+-]+", "_", text)
+    return safe if safe == text else f"{safe}-{_hash(text)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

@@ -31,7 +31,7 @@ def explain_runs(runs: list[Run], args: argparse.Namespace, device: torch.device
     columns = [column for run in runs for column in explain_run(run, args, device)]
     for run in runs:
         save_run(run, [column for column in columns if column.run is run], args)
-        save_heads(run, [column for column in columns if column.run is run and column.heads])
+        save_heads(run, [column for column in columns if column.run is run and column.heads], args)
     if len(runs) > 1:
         save_comparison(runs, columns, args)
     used = {"default", *(column.layer.name for column in columns if column.layer)}

@@ -127,11 +127,6 @@ def crop_like_timm(
     return create_transform((3, *size), **options)(image)
 
 
-def read_photo(path: Path, cfg: DataConfig) -> Tensor:
-    """An image file as the model of ``cfg`` is fed it, uint8 3 H W."""
-    return Photos([str(path)], torch.zeros(1), cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode).read(0)
-
-
 def class_numbers(class_names: Sequence[str], synsets: Sequence[str] = ()) -> dict[str, int]:
     """What a folder of images may be named, in small letters -> the class: its name (spaces or _) or its synset."""
     numbers = {name.lower().replace(" ", "_"): i for i, name in enumerate(class_names)}

@@ -35,7 +35,7 @@ def test_random_images_are_explained(vit_run, capsys):
     gradcam.main([str(vit_run), "--random", "3", "--method", "hirescam"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1].removeprefix("result: "))
     assert result["layer"] == "blocks.0.norm1" and result["grid"] == [4, 4] and result["images"] == 3
-    assert (vit_run / "gradcam" / "grid-hirescam.png").stat().st_size > 5000
+    assert (vit_run / "gradcam" / "grid-hirescam-random3.png").stat().st_size > 5000
     assert len(list((vit_run / "gradcam").glob("test-*-hirescam.png"))) == 3
 
 
@@ -53,7 +53,7 @@ def test_images_of_each_class(vit_run):
 
 def test_the_written_map_is_that_of_the_image_and_the_class(vit_run):
     gradcam.main([str(vit_run), "--index", "7", "--target", "3", "--method", "gradcam"])
-    values, map_ = read(vit_run, "test-7-gradcam")
+    values, map_ = read(vit_run, "test-7-gradcam-3")
     run = Run.open(vit_run)
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
     spec, layer = input_spec(model), map_layer(model)
@@ -71,7 +71,7 @@ def test_image_files_of_any_size_and_mode(family_runs, photo, tmp_path, family, 
     path = tmp_path / f"{mode}.png"
     open_image(photo).convert(mode).save(path)
     gradcam.main([str(family_runs[family]), "--image", str(path), "--method", "layercam", "--target", "dog"])
-    values, map_ = read(family_runs[family], f"{mode}-layercam")
+    values, map_ = read(family_runs[family], f"{mode}-layercam-dog")
     assert values["label"] is None and values["target"] == "dog"
     assert map_.shape == tuple(values["grid"]) and min(map_.shape) > 1 and map_.max() > map_.min()
 
@@ -80,10 +80,10 @@ def test_several_runs_make_one_grid(family_runs, tmp_path):
     runs = [str(family_runs[name]) for name in ("vit", "swin", "resnet")]
     arguments = [*runs, "--index", "0", "5", "--method", "eigencam", "--output", str(tmp_path / "grid")]
     gradcam.main([*arguments, "--target", "label"])
-    assert (tmp_path / "grid" / "grid-eigencam.png").stat().st_size > 5000
+    assert (tmp_path / "grid" / "grid-eigencam-label-index-0-5.png").stat().st_size > 5000
     assert (
-        read(family_runs["swin"], "test-5-eigencam")[0]["target"]
-        == read(family_runs["vit"], "test-5-eigencam")[0]["label"]
+        read(family_runs["swin"], "test-5-eigencam-label")[0]["target"]
+        == read(family_runs["vit"], "test-5-eigencam-label")[0]["label"]
     )
 
 
@@ -91,7 +91,7 @@ def test_blank_maps_are_named_after_the_rest_is_written(family_runs, capsys):
     with pytest.raises(ValueError, match=r"lrp at blocks\.1: 2 of 2 maps are unusable \(test-0: the map is blank"):
         gradcam.main([str(family_runs["vit"]), "--index", "0", "1", "--layer", "blocks.1"])
     printed = capsys.readouterr().out
-    assert printed.count("the map is blank") == 2 and "grid-lrp.png" in printed
+    assert printed.count("the map is blank") == 2 and "grid-lrp-blocks.1-index-0-1.png" in printed
     assert not list((family_runs["vit"] / "gradcam").glob("test-*-lrp.png"))
 
 
@@ -156,9 +156,11 @@ def test_several_methods_make_one_map_each_and_a_grid(family_runs, capsys):
     assert [m["method"] for m in maps] == methods
     assert [m["grid"] for m in maps] == [[6, 6], [6, 6], [12, 12], [12, 12]]
     assert [m["layer"] is None for m in maps] == [False, False, True, True]
-    assert (family_runs["swin"] / "gradcam" / "grid-hirescam-scorecam-rollout-gradrollout.png").stat().st_size > 5000
+    assert (
+        family_runs["swin"] / "gradcam" / "grid-hirescam-scorecam-rollout-gradrollout-index-2-channels8.png"
+    ).stat().st_size > 5000
     assert read(family_runs["swin"], "test-2-rollout")[1].sum() == pytest.approx(1, rel=1e-4)
-    assert read(family_runs["swin"], "test-2-scorecam")[0]["channels"] == 8
+    assert read(family_runs["swin"], "test-2-scorecam-channels8")[0]["channels"] == 8
 
 
 def test_several_targets_explain_one_class_each(vit_run):
@@ -168,7 +170,7 @@ def test_several_targets_explain_one_class_each(vit_run):
     three, four = read(vit_run, "test-7-layercam-3"), read(vit_run, "test-7-layercam-4")
     assert (three[0]["target"], four[0]["target"]) == ("3", "4")
     assert not np.allclose(three[1], four[1])
-    assert (vit_run / "gradcam" / "grid-layercam-label-3-4.png").is_file()
+    assert (vit_run / "gradcam" / "grid-layercam-label-3-4-index-7.png").is_file()
 
 
 def test_a_layer_is_looked_at_in_the_runs_that_have_it(family_runs, tmp_path, capsys):

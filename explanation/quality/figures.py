@@ -69,31 +69,36 @@ def statistics_panels(
 
 def faithfulness_curves(
     fractions: Sequence[float],
-    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[Sequence[float]] | None]]],
     *,
     baselines: Sequence[str] = (),
     title: str | None = None,
 ) -> Figure:
     """Probability of the class as the image is taken away or built up, a panel per way, a line per method.
 
+    Every panel reaches from its lowest to its highest value, not from 0.
+
     Args:
         fractions: S shares of the area, 0 to 1.
-        panels: what is done, such as "insertion, blurred" -> method -> S probabilities.
+        panels: what is done, such as "insertion, blurred" -> method -> S probabilities and their S [lower, upper] bounds,
+            drawn as a band.
         baselines: the methods that are drawn dashed.
     """
     count = len(panels)
     columns = min(2, count)
     rows = -(-count // columns)
     figure = new_figure(4.2 * columns, 2.7 * rows + 0.6, title)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
     percent = 100 * np.asarray(fractions)
     for axes, (what, curves) in zip(grid, panels.items(), strict=False):
-        for name, curve, style in zip(curves, curves.values(), _line_styles(curves, baselines)):
+        for (name, (curve, bounds)), style in zip(curves.items(), _line_styles(curves, baselines)):
             axes.plot(percent, 100 * np.asarray(curve), label=name, **style)
+            if bounds is not None:
+                _band(axes, percent, 100 * np.asarray(bounds), style)
         axes.set_title(what, fontsize=LABEL_SIZE)
         axes.set_xlim(0, 100)
+        axes.margins(y=0.04)
         tidy(axes)
-    grid[0].set_ylim(bottom=0)  # of all panels, once all lines are drawn
     for axes in grid[max(count - columns, 0) : count]:
         axes.set_xlabel("share of the image (%), most important first", fontsize=LABEL_SIZE)
     for axes in grid[count:]:
@@ -109,7 +114,7 @@ def randomization(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Rank correlation of a map with that of the model whose layers were randomised down to each depth.
+    """Rank correlation of a map with that of the model whose layers were randomised down to each depth, with bands.
 
     Args:
         groups: G names in the order of their randomisation.
@@ -118,19 +123,22 @@ def randomization(
     labels = [shorten(group, 24) for group in groups]
     figure = new_figure(max(6, 0.32 * len(groups) + 1.2), 2.9 + text_width(labels, TICK_SIZE) * 0.8, title)
     axes, places = figure.subplots(), np.arange(len(groups) + 1)
-    styles = _line_styles(correlations, ())
-    for i, ((method, (means, intervals)), style) in enumerate(zip(correlations.items(), styles)):
+    for (method, (means, intervals)), style in zip(correlations.items(), _line_styles(correlations, ())):
         values = np.array([1, *[np.nan if mean is None else mean for mean in means]], float)
         bounds = np.array([[1, 1], *[bound or [np.nan, np.nan] for bound in intervals]], float)
-        shifted = places + 0.08 * (i - (len(correlations) - 1) / 2)  # whiskers beside each other
-        axes.plot(shifted, values, label=method, **style)
-        axes.vlines(shifted, bounds[:, 0], bounds[:, 1], color=style["color"], linewidth=1)
+        axes.plot(places, values, label=method, **style)
+        _band(axes, places, bounds, style)
     axes.axhline(0, color=DARK, linewidth=0.8)
     axes.set_xticks(places, ["trained", *labels], rotation=90)
     axes.set(ylim=(None, 1.05), ylabel="rank correlation with\nthe trained model's map", xlabel="randomised down to")
     tidy(axes)
     shared_legend(figure)
     return figure
+
+
+def _band(axes: Axes, x: np.ndarray, bounds: np.ndarray, style: Mapping) -> None:
+    """Between S 2 bounds, in the pale colour of their line."""
+    axes.fill_between(x, bounds[:, 0], bounds[:, 1], color=style["color"], alpha=0.15, linewidth=0)
 
 
 def attention_heads(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from common.console import print_table
 from common.devices import autocast, select_precision
 from common.documents import to_markdown
-from common.intervals import estimate
+from common.intervals import estimate, mean_interval
 from common.runs import Run, comparison_folder
 from data import Split, load_data_of
 from explanation.attention import record_attention
@@ -240,6 +240,12 @@ def summarize(arrays: Arrays, methods: Sequence[str]) -> dict:
         "curves": {"fractions": list(faith.FRACTIONS)}
         | {
             name: {key: arrays[f"{name}/curves/{key}"].mean(axis=0).tolist() for key in faith.MEASURES if "_" in key}
+            for name in names
+        },
+        "curves_ci95": {
+            name: {
+                key: mean_interval(arrays[f"{name}/curves/{key}"])[1].tolist() for key in faith.MEASURES if "_" in key
+            }
             for name in names
         },
     }

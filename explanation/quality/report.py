@@ -171,14 +171,17 @@ def figures_of(result: dict) -> dict[str, Figure]:
         "statistics": statistics_figure([result]),
         "faithfulness": figures.faithfulness_curves(
             result["curves"]["fractions"],
-            {text: {labels[n]: result["curves"][n][key] for n in names} for key, text in CURVES.items()},
+            {
+                text: {labels[n]: (result["curves"][n][key], result["curves_ci95"][n][key]) for n in names}
+                for key, text in CURVES.items()
+            },
             baselines=list(BASELINES.values()),
-            title=f"{run}: {count:,} images of the {result['split']} split",
+            title=f"{run}: {count:,} images of the {result['split']} split, bands of 95 %",
         ),
         "randomization": figures.randomization(
             result["randomization"]["groups"],
             {m: tuple([step[key] for step in result["randomization"][m]] for key in ("mean", "ci95")) for m in methods},
-            title=f"{run}: maps while its layers are randomised, {result['randomization']['num_images']} images",
+            title=f"{run}: maps while its layers are randomised, {result['randomization']['num_images']} images, bands of 95 %",
         ),
     }
     if result["attention"]:

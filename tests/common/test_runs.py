@@ -34,7 +34,7 @@ def test_a_run_of_the_old_layout_is_evaluated_to_the_same_logits(old_run, capsys
 
 def test_a_run_of_the_old_layout_is_explained_and_resumed(old_run):
     gradcam.main([str(old_run), "--index", "0", "1", "--method", "layercam"])
-    assert (old_run / "gradcam/grid-layercam.png").is_file()
+    assert (old_run / "gradcam/grid-layercam-index-0-1.png").is_file()
     run = Run.open_finished(old_run)
     assert len(run.read_log()) == 2
     assert {"model", "optimizer"} <= run.load_checkpoint("last.pt").keys()

@@ -30,20 +30,28 @@ def test_statistics_panels_draw_each_value_with_its_interval(count):
     assert not figure.axes[3].lines and "quantity 3 (share)" in texts(figure)
 
 
-def test_curves_draw_percent_and_baselines_dashed():
+def test_curves_draw_percent_with_bands_and_baselines_dashed():
     fractions = np.linspace(0, 1, 11)
+    curves = {name: 0.8 + fractions * (i + 1) / 60 for i, name in enumerate(METHODS)}
+    bounds = {name: np.stack([curve - 0.01, curve + 0.02], axis=1) for name, curve in curves.items()}
     panels = {
-        f"{way}, {fill}": {name: top * fractions * (i + 1) / 6 for i, name in enumerate(METHODS)}
-        for way, top in (("insertion", 1), ("deletion", 1.1))
+        f"{way}, {fill}": {name: (curves[name], bounds[name]) for name in METHODS}
+        for way in ("insertion", "deletion")
         for fill in ("blurred", "mean colour")
     }
     figure = figures.faithfulness_curves(fractions, panels, baselines=METHODS[3:], title="swin")
     assert not layout_faults(figure) and len(figure.axes) == 4
-    assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 100 * 1.1 * 5 / 6 for axes in figure.axes)
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert 75 < low <= 79 and 100 * (0.8 + 5 / 60 + 0.02) <= high < 95  # where the curves are
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    np.testing.assert_allclose(lines["hirescam"].get_ydata(), 100 * fractions / 3)
+    np.testing.assert_allclose(lines["hirescam"].get_ydata(), 100 * curves["hirescam"])
     assert [name for name, line in lines.items() if line.get_linestyle() == "--"] == METHODS[3:]
     assert len({(line.get_color(), line.get_marker()) for line in lines.values()}) == len(METHODS)
+    for name, band in zip(METHODS, figure.axes[0].collections, strict=True):
+        edge = band.get_paths()[0].vertices
+        for side in (100 * bounds[name]).T:
+            assert all(np.abs(edge - point).sum(axis=1).min() < 1e-6 for point in zip(100 * fractions, side))
 
 
 @pytest.mark.parametrize("depth", [3, 14, 26])
@@ -57,6 +65,8 @@ def test_randomization_starts_at_one_and_leaves_gaps_for_blank_maps(depth):
     assert not layout_faults(figure)
     line = figure.axes[0].lines[0].get_ydata()
     assert line[0] == 1 and line[1] == 0.5 and line[-1] == 0.1 and np.isnan(line[2:-1]).all()
+    edge = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert all(np.abs(edge - point).sum(axis=1).min() < 1e-6 for point in ((0, 1), (1, 0.4), (1, 0.6)))
     assert all(group in texts(figure) for group in groups)
 
 
