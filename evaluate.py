@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common.config_files import split_overrides
 from common.console import run_script
-from common.runs import open_runs
+from common.runs import in_use, open_runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from evaluation.report import suffix_of
     from evaluation.scoring import evaluate, reason_to_evaluate, recompute
 
-    with distributed.process_group(select_device(args.device)) as device:
+    with distributed.process_group(select_device(args.device)) as device, in_use(runs):
         if args.images:
             for run in runs:
                 predict_folder(run, args.images, checkpoint=args.checkpoint, device=device, output=args.output)

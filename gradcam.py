@@ -21,7 +21,8 @@ from pathlib import Path
 
 from common.config_files import split_overrides
 from common.console import did_you_mean, run_script
-from common.runs import VECTOR_FORMATS, open_runs
+from common.folders import VECTOR_FORMATS
+from common.runs import in_use, open_runs
 from explanation.methods import METHODS, check_method, uses_layer
 
 
@@ -46,15 +47,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = {name: open_pretrained(name, args.pretrained).directory for name in models}
     directories = [made.get(name, Path(name)) for name in args.runs]
     runs = open_runs(directories, args.output, args.overrides, figure_format=args.format)
-    if args.analyze is not None:
-        tasks.analyze(runs, args, device)
-    elif args.similarity is not None:
-        tasks.similarity(runs, args, device)
-    elif args.list_layers:
-        for run in runs:
-            tasks.list_layers(run, args, device)
-    else:
-        tasks.explain_runs(runs, args, device)
+    with in_use(runs):
+        if args.analyze is not None:
+            tasks.analyze(runs, args, device)
+        elif args.similarity is not None:
+            tasks.similarity(runs, args, device)
+        elif args.list_layers:
+            for run in runs:
+                tasks.list_layers(run, args, device)
+        else:
+            tasks.explain_runs(runs, args, device)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

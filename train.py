@@ -9,47 +9,54 @@ are trained one after another. An interrupted run goes on with --resume, as if n
 """
 
 import argparse
+import itertools
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.config_files import describe_keys, load_config
 from common.console import print_result, print_table, run_script
-from common.runs import Run, check_directory, check_unchanged
+from common.runs import Run, check_directory, check_unchanged, directory_of, resume_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     configs = [load_config(path, args.overrides) for path in args.configs]
-    directories = [config.run_directory for config in configs]
-    for config in configs:
-        if directories.count(config.run_directory) > 1:
-            raise ValueError(f"two of the configs write to {config.run_directory}; give each a name of its own")
-        check_directory(config, resume=args.resume, overwrite=args.overwrite)
+    directories = [directory_of(Path(path), config, args.overrides) for path, config in zip(args.configs, configs)]
+    for config, directory in zip(configs, directories):
+        if sum(os.path.realpath(other) == os.path.realpath(directory) for other in directories) > 1:
+            raise ValueError(f"two of the configs write to {directory}; give each a name of its own")
+        check_directory(directory, config, resume=args.resume, overwrite=args.overwrite)
     # What is wrong so far was said at once; torch and its like take seconds to import.
     from common import distributed
     from common.devices import keep_freed_memory, select_device
     from models import resolve_image_size
     from training.progress import Interrupted
+    from training.rehearsal import rehearse_all
     from training.trainer import train
 
-    configs = [resolve_image_size(config) for config in configs]
+    jobs = [(resolve_image_size(config), directory) for config, directory in zip(configs, directories)]
     if args.resume:
-        for config in configs:
-            check_unchanged(config)
+        for config, directory in jobs:
+            check_unchanged(directory, config)
     keep_freed_memory()
     with distributed.process_group(select_device(args.device)) as device:
-        for config in configs:
-            if args.resume and (config.run_directory / "train.json").is_file():
-                print(f"{config.run_directory} is finished already")
-                continue
+        done = [args.resume and (directory / "train.json").is_file() for _, directory in jobs]
+        for directory in itertools.compress(directories, done):
+            if distributed.is_main():
+                print(f"{directory} is finished already")
+        jobs = [job for job, is_done in zip(jobs, done) if not is_done]
+        if len(jobs) > 1:
+            rehearse_all(jobs, device, resume=args.resume)
+        for config, directory in jobs:
             try:
-                run = train(config, device=device, resume=args.resume, overwrite=args.overwrite)
+                run = train(config, directory, device=device, resume=args.resume, overwrite=args.overwrite)
             except Interrupted as stop:
-                resume = f"Go on with: python train.py {config.run_directory / 'config.yaml'} --resume"
-                finished = (config.run_directory / "train.json").is_file()
+                go_on = f"Go on with: {resume_command(directory)}"
+                finished = (directory / "train.json").is_file()
                 print(
-                    f"{stop}; what was done is saved. {'This run is finished.' if finished else resume}",
-                    file=sys.stderr,
+                    f"{stop}; what was done is saved. {'This run is finished.' if finished else go_on}", file=sys.stderr
                 )
                 sys.exit(stop.exit_code)
             if distributed.is_main():

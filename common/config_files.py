@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from common.config import Config
 from common.console import did_you_mean
+from common.yaml_files import parse_yaml
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -24,9 +24,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not path.is_file():
         raise ValueError(f"{path}: no such config file{_nearby_configs(path)}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"{path}: a config is a mapping of sections (data, model, train, ...), not {values!r}")
     for override in overrides:
@@ -119,9 +122,9 @@ def _apply_override(values: dict, override: str) -> None:
         if not isinstance(values, dict):
             raise ValueError(f"override {override!r}: {section} is a value, not a section")
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"override {override!r}: {text!r} is not a YAML value") from None
+        values[last] = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"override {override!r}: {text!r} is not a YAML value: {error}") from None
 
 
 def _explain(errors: list[dict], values: dict) -> list[str]:

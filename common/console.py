@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,13 +14,25 @@ PROJECT = Path(__file__).resolve().parents[1]
 def run_script(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run ``main``; a ValueError that the project raised is the user's to mend: one line and exit code 2.
 
-    One that a library raised is a defect of ours, and keeps its traceback. Progress bars are for terminals alone: in a
-    file or a pipe they would be one endless line.
+    So is what the system refuses (no permission, a full disk). A ValueError that a library raised is a defect of ours, and
+    keeps its traceback. Ctrl-C and a reader that is gone (``| head``) end the script as they end others. Progress bars are
+    for terminals alone: in a file or a pipe they would be one endless line.
     """
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported, which main does
     try:
         main(argv)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stopped by SIGINT; what was written is whole", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except ValueError as error:
         if not _raised_here(error):
             raise

@@ -38,6 +38,18 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Within this context the main process goes first, the others when it is done: what is downloaded is so once."""
+    if not is_main():
+        barrier()
+    try:
+        yield
+    finally:
+        if is_main():
+            barrier()
+
+
 def gather(value: Any) -> list[Any]:
     """Every rank's value, on every rank, in the order of ranks."""
     if world_size() == 1:

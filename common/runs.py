@@ -1,7 +1,7 @@
 """The run directory: the only hand-over between stages.
 
-``outputs/<name>/`` holds a resolved config, provenance, the log, checkpoints, metrics and figures. Files are written
-beside their place and renamed, so that a reader, or a crash, never meets half a file.
+``outputs/<name>/`` holds a resolved config, provenance, the log, checkpoints, metrics and figures. It appears under its
+name with its first files in it, one process at a time writes it, and nothing but a run's own files is ever deleted.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import json
 import os
-import platform
+import re
+import shlex
 import shutil
-import subprocess
-import sys
-import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common import stored
 from common.config import Config
 from common.config_files import differing_keys, load_config
+from common.environment import describe_environment
+from common.folders import LEFTOVER, Folder, beside, leftovers
+from common.locks import FILE as LOCK_FILE
+from common.locks import Lock
 
 if TYPE_CHECKING:  # these take seconds to import, and a wrong argument should be answered at once
     import numpy as np
@@ -39,59 +40,16 @@ LOG_COLUMNS = (
     "images_per_second",
 )
 TEST_COLUMNS = ("test_loss", "test_accuracy")  # of runs with train.log_test
-VECTOR_FORMATS = ("pdf", "svg")
-VECTOR_DPI = 300  # of the photos in them
-PACKAGES = ("torch", "torchvision", "timm", "grad-cam", "scikit-learn", "matplotlib", "fvcore", "numpy", "pillow")
-
-
-class Folder:
-    """A place for results. Paths are relative to it; every file is written beside its place, then renamed."""
-
-    figure_format: str | None = None
-    """One of VECTOR_FORMATS, as which every figure is written beside its PNG."""
-
-    def __init__(self, directory: str | Path):
-        self.directory = Path(directory)
-
-    def path(self, name: str) -> Path:
-        return self.directory / name
-
-    def write(self, name: str, writer: Callable[[Path], Any]) -> Path:
-        """Let ``writer`` write a temporary file, then rename it to ``name``."""
-        target = self.path(name)
-        temporary = target.with_name(f".{os.getpid()}-{target.name}")  # keeps the suffix, which writers go by
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            writer(temporary)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise ValueError(f"{target} cannot be written ({error.strerror}); what stood there is unchanged") from None
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-        return target
-
-    def save_text(self, name: str, text: str) -> Path:
-        return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
-
-    def save_json(self, name: str, values: dict) -> Path:
-        return self.save_text(name, json.dumps(values, indent=2, default=_plain, allow_nan=False) + "\n")
-
-    def save_figure(self, name: str, figure) -> Path:
-        """The figure as ``name``, a PNG, and beside it as `figure_format`, if one is asked for; returns the PNG's path."""
-        path = self.write(name, figure.savefig)
-        if self.figure_format:
-            from matplotlib import rc_context
-
-            with rc_context({"pdf.fonttype": 42}):  # TrueType, which publishers ask for
-                beside = str(Path(name).with_suffix(f".{self.figure_format}"))
-                self.write(beside, lambda path: figure.savefig(path, dpi=VECTOR_DPI))
-        return path
-
-    def save_arrays(self, name: str, **arrays: np.ndarray) -> Path:
-        import numpy as np
-
-        return self.write(name, lambda path: np.savez_compressed(path, **arrays))
+SUBFOLDERS = ("figures", "gradcam", "tensorboard")
+RUN_FILE = re.compile(
+    r"(config\.yaml|environment\.json|log\.csv|(best|last)\.pt|train\.json"
+    r"|(metrics|predictions|report|mistakes|corruptions|embedding)[^/]*\.(json|npz|txt|csv|html|md|tex)"
+    r"|(figures|gradcam)/[^/]+\.(png|pdf|svg|npy|npz|json|csv|md|html)"
+    r"|tensorboard/.+)"
+)
+"""What the scripts write into a run: nothing else is written there, and nothing else is deleted."""
+NO_RUN_NAMES = ("comparisons", "pretrained")  # folders of other things below `output_root`
+LONGEST_NAME = 200  # bytes of a part of a path; systems allow 255, and files in the making have longer names
 
 
 class Run(Folder):
@@ -103,13 +61,50 @@ class Run(Folder):
 
     @classmethod
     def create(
-        cls, directory: str | Path, config: Config, *, device: torch.device, pretrained: dict | None = None
-    ) -> Run:
-        """Make the directory with ``config.yaml`` and ``environment.json``; ``pretrained``: where the weights come from."""
-        run = cls(directory, config)
-        run.save_text("config.yaml", config.to_yaml())
-        run.save_json("environment.json", describe_environment(device) | {"pretrained": pretrained})
-        return run
+        cls,
+        directory: str | Path,
+        config: Config,
+        *,
+        device: torch.device,
+        pretrained: dict | None = None,
+        replace: bool = False,
+        fill: Callable[[Run], Any] = lambda run: None,
+    ) -> tuple[Run, Lock]:
+        """Make the directory with ``config.yaml`` and ``environment.json`` in it; returned with its lock, which is held.
+
+        It is made beside its place and then renamed, so that a kill leaves either nothing of that name or a run.
+
+        Args:
+            pretrained: where the weights come from.
+            replace: put a run of that name away, which the caller has locked.
+            fill: writes what should be there from the first moment.
+        """
+        place = Path(os.path.realpath(directory))  # a link stays, and what it points to is made
+        aside = beside(place)
+        with contextlib.ExitStack() as undo:
+            try:
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                for old in leftovers(place.parent):
+                    if not strangers(old):
+                        shutil.rmtree(old, ignore_errors=True)
+                undo.callback(shutil.rmtree, aside, ignore_errors=True)
+                aside.mkdir()
+                lock = undo.enter_context(Lock(aside))
+                run = cls(aside, config)
+                run.save_text("config.yaml", config.to_yaml())
+                run.save_json("environment.json", describe_environment(device) | {"pretrained": pretrained})
+                fill(run)
+                if replace:
+                    remove_run(place, then=lambda: os.rename(aside, place))
+                else:
+                    os.rename(aside, place)
+            except OSError as error:
+                taken = place.is_dir() and any(place.iterdir())
+                reason = "another process has just made it" if taken else error.strerror or error
+                raise ValueError(f"{directory} cannot be written ({reason})") from None
+            undo.pop_all()
+        lock.directory = Path(directory)
+        return cls(directory, config), lock
 
     @classmethod
     def open(cls, directory: str | Path, overrides: Sequence[str] = ()) -> Run:
@@ -128,9 +123,7 @@ class Run(Folder):
         """Find a run for the stages after training. Raises ValueError if its training has not come to its end."""
         run = cls.open(directory, overrides)
         if not run.finished:
-            raise ValueError(
-                f"{directory} holds an unfinished run; finish it with: python train.py {run.path('config.yaml')} --resume"
-            )
+            raise ValueError(f"{directory} holds an unfinished run; finish it with: {resume_command(directory)}")
         return run
 
     @property
@@ -138,26 +131,31 @@ class Run(Folder):
         """Whether training came to its end."""
         return self.path("train.json").is_file()
 
+    @contextlib.contextmanager
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Within this context nobody else writes here (``shared``: nobody trains here). What killed writers left goes."""
+        with Lock(self.directory, shared=shared):
+            for folder in (self.directory, *map(self.path, SUBFOLDERS)):
+                for path in leftovers(folder):
+                    if path.is_file() and RUN_FILE.fullmatch(_final_name(path.relative_to(self.directory).as_posix())):
+                        path.unlink(missing_ok=True)
+            yield
+
+    def write(self, name: str, writer: Callable[[Path], Any]) -> Path:
+        assert RUN_FILE.fullmatch(name), f"{name} is not among the files of a run; add it to RUN_FILE"
+        if not self.directory.is_dir():
+            raise ValueError(f"{self.directory} is gone: it was moved or deleted meanwhile; {name} was not written")
+        return super().write(name, writer)
+
     def read_json(self, name: str) -> dict:
-        try:
-            return json.loads(self.path(name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{self.path(name)} does not exist yet; run the stage that writes it") from None
-        except ValueError as error:
-            raise ValueError(f"{self.path(name)} is not valid JSON: {error}") from None
+        return stored.read_json(self.path(name))
 
     def load_arrays(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
         """Arrays of an ``.npz`` file. Raises ValueError if it is missing, damaged, or lacks one of the keys."""
-        import numpy as np
-
         path = self.path(name)
         if not path.is_file():
             raise ValueError(f"{path} does not exist yet; make it with: python evaluate.py {self.directory}")
-        try:
-            with np.load(path) as arrays:
-                return {key: arrays[key] for key in keys}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} cannot be used ({error}); run the stage that writes it again") from None
+        return stored.load_arrays(path, keys)
 
     def checksum(self, name: str) -> str:
         """SHA-256 of a file, as ``sha256sum`` prints it."""
@@ -182,30 +180,13 @@ class Run(Folder):
 
     def read_log(self) -> list[dict[str, float]]:
         """Rows of ``log.csv`` as numbers; empty cells are NaN."""
-        if not self.path("log.csv").is_file():
-            return []
-        with self.path("log.csv").open(newline="", encoding="utf-8") as file:
-            return [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
-
-    def save_checkpoint(self, name: str, values: dict) -> Path:
-        """Tensors and plain values only, so that ``torch.load(weights_only=True)`` opens the file."""
-        import torch
-
-        return self.write(name, lambda path: torch.save(values, path))
+        return stored.read_log(self.path("log.csv"), LOG_COLUMNS)
 
     def load_checkpoint(self, name: str) -> dict:
-        import torch
-
         path = self.path(name)
         if not path.is_file():
             raise ValueError(f"{self.directory} has no {name}; train it with train.py first")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a truncated or foreign file fails in many ways
-            raise ValueError(
-                f"{path} is damaged or not a checkpoint ({type(error).__name__}); "
-                "use the other of best.pt and last.pt, or train the run again with --overwrite"
-            ) from None
+        return stored.load_checkpoint(path)
 
 
 def scalar_writer(run: Run):
@@ -244,6 +225,20 @@ def open_runs(
     return list(runs.values())
 
 
+@contextlib.contextmanager
+def in_use(runs: Iterable[Run]) -> Iterator[None]:
+    """Within this context nobody trains ``runs``; others may evaluate and explain them. ValueError if one is trained now."""
+    with contextlib.ExitStack() as locks:
+        for run in runs:
+            locks.enter_context(run.lock(shared=True))
+        yield
+
+
+def resume_command(directory: Path) -> str:
+    """What goes on with the run that lies there, from the folder that one is in."""
+    return f"python train.py {shlex.quote(str(directory / 'config.yaml'))} --resume"
+
+
 def comparison_folder(runs: Sequence[Run], output: Path | None, suffix: str = "") -> Folder:
     """Where results over several runs go: ``output``, or a folder of their names and ``suffix`` below ``comparisons``."""
     folder = Folder(output or _comparison_path(runs, suffix))
@@ -263,10 +258,23 @@ def is_run(directory: Path) -> bool:
     return all((directory / name).is_file() for name in ("config.yaml", "environment.json"))
 
 
-def check_directory(config: Config, *, resume: bool, overwrite: bool) -> None:
+def directory_of(path: Path, config: Config, overrides: Sequence[str]) -> Path:
+    """Where the config in the file ``path`` is trained: a run's own config.yaml means that run, wherever it lies now."""
+    own = path.name == "config.yaml" and is_run(path.parent)
+    elsewhere = any(word.partition("=")[0] in ("name", "output_root") for word in overrides)
+    return path.parent if own and not elsewhere else config.run_directory
+
+
+def check_directory(directory: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
     """Refuse, before anything is imported that takes long, to touch what must not be touched."""
-    directory = config.run_directory
+    if config.name.split("/")[0] in NO_RUN_NAMES:
+        raise ValueError(f"name = {config.name!r}: {config.output_root}/{config.name.split('/')[0]} is not for runs")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in directory.parts):
+        raise ValueError(f"name = {config.name[:40] + '...'!r}: a folder's name may have {LONGEST_NAME} bytes at most")
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        outer = next(filter(is_run, directory.parents), None)
+        if outer:
+            raise ValueError(f"{directory} would lie within the run {outer}; choose another name")
         return
     if not is_run(directory):
         raise ValueError(f"{directory} exists and is not a run directory; move it away or choose another name")
@@ -274,66 +282,61 @@ def check_directory(config: Config, *, resume: bool, overwrite: bool) -> None:
         finished = (directory / "train.json").is_file()
         state = "is finished; pass" if finished else "holds an unfinished run; pass --resume to go on,"
         raise ValueError(f"{directory} {state} --overwrite to replace it, or name=... for another")
+    if overwrite:
+        check_removable(directory)
 
 
-def check_unchanged(config: Config) -> None:
+def check_unchanged(directory: Path, config: Config) -> None:
     """Refuse to resume a run with another config; ``data.image_size`` is set."""
-    directory = config.run_directory
     changed = differing_keys(load_config(directory / "config.yaml"), config) if is_run(directory) else []
     if changed:
         raise ValueError(f"{directory} cannot be resumed with another config ({'; '.join(changed)}); see --overwrite")
 
 
-def remove_run(directory: Path) -> None:
-    """Delete a run directory, and never anything else."""
+def check_removable(directory: Path) -> None:
+    """Raise ValueError unless ``directory`` is a run and holds nothing but its files."""
     if not is_run(directory):
         raise ValueError(f"{directory} exists and is not a run directory; move it away or choose another name")
-    shutil.rmtree(directory)
-
-
-def describe_environment(device: torch.device) -> dict:
-    """What a number depends on beside its config: versions, commit, device, command."""
-    import torch
-
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    on_cuda = device.type == "cuda"
-    return {
-        "command": sys.argv,
-        "python": sys.version.split()[0],
-        "packages": versions,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "device": torch.cuda.get_device_name(device) if on_cuda else "cpu",
-        "cpu": _cpu_name(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown processor"
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+    strange = strangers(directory)
+    if strange:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        raise ValueError(
+            f"{directory} also holds what no run writes ({', '.join(strange[:3])}{more}), and is not deleted; move that "
+            "away, or choose another name"
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
-def _plain(value: Any) -> Any:
-    """numpy values -> JSON's."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
+def strangers(directory: Path) -> list[str]:
+    """What lies in a run directory, and no script has written there; paths relative to it."""
+    found = []
+    for folder, folders, files in os.walk(directory):
+        inside = Path(folder).relative_to(directory)
+        names = [(inside / name).as_posix() for name in files]
+        found += [name for name in names if name != LOCK_FILE and not RUN_FILE.fullmatch(_final_name(name))]
+        for name in folders:
+            path = inside / name
+            if path.parts[0] not in SUBFOLDERS or (directory / path).is_symlink():
+                found.append(f"{path.as_posix()}/")
+        folders[:] = [name for name in folders if (inside / name).parts[0] in SUBFOLDERS]
+    return sorted(found)
+
+
+def remove_run(directory: Path, *, then: Callable[[], Any] = lambda: None) -> None:
+    """Delete a run directory, and never anything else; ``then`` is done between it leaving its place and its end."""
+    check_removable(directory)
+    directory = Path(os.path.realpath(directory))
+    old = beside(directory, "old-")
+    os.rename(directory, old)  # at once: a kill leaves no half of a run under its name
+    try:
+        then()
+    except OSError:
+        os.rename(old, directory)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _final_name(path: str) -> str:
+    """What a file in the making was to be called."""
+    folder, slash, name = path.rpartition("/")
+    match = LEFTOVER.fullmatch(name)
+    return folder + slash + (match[2] if match else name)

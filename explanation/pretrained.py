@@ -34,11 +34,16 @@ def open_pretrained(name: str, pretrained: str | None, *, output_root: str = "ou
         return run
     with torch.random.fork_rng(devices=[]):
         model = create_model(config, num_classes=pretrained_cfg(name).num_classes, with_head=True).eval()
-    run = Run.create(config.run_directory, config, device=torch.device("cpu"), pretrained=model.pretrained_from)
     class_names, synsets = class_names_of(model)
     values = {"model": model.state_dict(), "input_spec": input_spec(model).to_dict(), "images": {}}
-    run.save_checkpoint("best.pt", values | {"class_names": class_names, "synsets": synsets})
-    run.save_json("train.json", _training_summary(model))
+
+    def fill(run: Run) -> None:
+        run.save_checkpoint("best.pt", values | {"class_names": class_names, "synsets": synsets})
+        run.save_json("train.json", _training_summary(model))
+
+    source = model.pretrained_from
+    run, lock = Run.create(config.run_directory, config, device=torch.device("cpu"), pretrained=source, fill=fill)
+    lock.release()
     print(f"made {run.directory} of {model.pretrained_from['file']}")
     return run
 

@@ -29,14 +29,20 @@ def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
         hint = did_you_mean(cfg.opt, list_optimizers(), count=3) or "; the usual one is adamw"
         raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm{hint}")
     fused = {"fused": True} if cfg.opt in FUSED else {}
-    return create_optimizer_v2(
-        model,
-        opt=cfg.opt,
-        lr=config.learning_rate,
-        weight_decay=cfg.weight_decay,
-        layer_decay=cfg.layer_decay,
-        **fused,
-    )
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=cfg.opt,
+            lr=config.learning_rate,
+            weight_decay=cfg.weight_decay,
+            layer_decay=cfg.layer_decay,
+            **fused,
+        )
+    except (AssertionError, AttributeError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        what = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"train.opt = {cfg.opt!r} cannot be made here ({type(error).__name__}: {what}); the usual one is adamw"
+        ) from None
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, *, steps_per_epoch: int) -> Scheduler:

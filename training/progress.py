@@ -63,14 +63,17 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """Within this context SIGINT and SIGTERM are remembered in ``received`` instead of ending the process.
+    """Within this context SIGINT, SIGTERM and SIGHUP are remembered in ``received`` instead of ending the process.
 
-    A second one ends it at once.
+    A second one ends it at once. What the process was started to ignore (SIGHUP under nohup), it ignores.
     """
+
+    NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __enter__(self) -> "Signals":
         self.received = 0
-        self._before = {number: signal.signal(number, self._remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = [number for number in self.NUMBERS if signal.getsignal(number) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
     def __exit__(self, *exception) -> None:

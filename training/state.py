@@ -35,6 +35,8 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEmaV3 | None
+    target: float | None
+    """The validation accuracy at which training may stop."""
     log: list[dict] = field(default_factory=list)
     """A row per finished epoch, with the columns of ``log.csv``."""
     learning_rates: list[float] = field(default_factory=list)
@@ -74,30 +76,64 @@ class TrainingState:
         self.progress = None
 
     def take_progress(self, generator: torch.Generator, device: torch.device) -> tuple[int, float, Tensor]:
-        """Where to go on within the epoch: step, seconds spent, this rank's sums (loss, hits, images)."""
+        """Where to go on within the epoch: step, seconds spent, this rank's sums (loss, hits, images).
+
+        With as many processes as before, what they draw goes on as if nothing had happened. With another number the
+        sums of all go to the first one, and each draws as from the epoch's start.
+        """
         progress, self.progress = self.progress, None
         if progress is None:
             return 0, 0.0, torch.zeros(3, device=device)
-        set_states(progress["states"][distributed.rank()], generator)
-        return progress["step"], progress["seconds"], progress["sums"][distributed.rank()].to(device)
+        rank, sums = distributed.rank(), progress["sums"]
+        if len(sums) == distributed.world_size():
+            try:
+                set_states(progress["states"][rank], generator)
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise self._foreign(error) from None
+            own = sums[rank]
+        else:
+            own = sum(sums) if rank == 0 else torch.zeros_like(sums[0])
+        return progress["step"], progress["seconds"], own.to(device)
 
-    def restore(self) -> None:
-        """Take up ``last.pt``, if there is one; the epoch under way, and ``log.csv`` with it, goes on from there."""
-        if not self.run.path("last.pt").is_file():
-            return
-        checkpoint = self.run.load_checkpoint("last.pt")
+    def restore(self, checkpoint: dict, *, expected: dict[int, dict], steps_per_epoch: int) -> None:
+        """Take up what ``last.pt`` holds; the epoch under way, and ``log.csv`` with it, goes on from there.
+
+        ``expected``: what the optimizer keeps of each parameter, by which a foreign file shows itself.
+        """
         self.dataset.check_images(checkpoint.get("images", {}))
-        self.model.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.scaler.load_state_dict(checkpoint["scaler"])
-        if self.ema:
-            self.ema.module.load_state_dict(checkpoint["ema"])
+        try:
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
+            self.scaler.load_state_dict(checkpoint["scaler"])
+            if self.ema:
+                self.ema.module.load_state_dict(checkpoint["ema"])
+            loaded = checkpoint["optimizer"]["state"]
+            for index in expected.keys() & loaded.keys():
+                for key, value in expected[index].items():
+                    if torch.as_tensor(loaded[index][key]).shape != torch.as_tensor(value).shape:
+                        raise ValueError(f"{key} of parameter {index} has another shape")
+            if checkpoint["progress"] and checkpoint["progress"]["step"] >= steps_per_epoch:
+                raise ValueError(f"step {checkpoint['progress']['step']} of an epoch of {steps_per_epoch}")
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise self._foreign(error) from None
         for name in ("log", "learning_rates", "best", "progress"):
             setattr(self, name, checkpoint[name])
         if distributed.is_main():
             self.run.save_log(self.log)
-            step = f", step {self.progress['step']} of the next" if self.progress else ""
-            print(f"resuming {self.run.directory} after epoch {len(self.log)}{step}")
+            print(f"resuming {self.run.directory} after epoch {len(self.log)}{self._place_within()}")
+
+    def _foreign(self, error: Exception) -> ValueError:
+        what = (str(error).splitlines() or [""])[0]
+        return ValueError(
+            f"{self.run.path('last.pt')} is not of this run ({type(error).__name__}: {what}); restore the file, or train "
+            "again with --overwrite"
+        )
+
+    def _place_within(self) -> str:
+        if not self.progress:
+            return ""
+        before, now = len(self.progress["sums"]), distributed.world_size()
+        drawn = f", with {now} processes instead of {before}: it draws other random numbers" if before != now else ""
+        return f", step {self.progress['step']} of the next{drawn}"
 
     def summarize(self, stopped_because: str, *, steps_per_epoch: int, **more) -> None:
         """Write ``train.json``, with ``more`` in it, the log and the figures."""
@@ -150,6 +186,7 @@ class TrainingState:
                     "best": self.best,
                     "epoch": len(self.log),
                     "progress": self.progress,
+                    "target": self.target,
                 }
             ),
         )

@@ -24,14 +24,16 @@ def selection_key(row: dict) -> tuple[float, float]:
 
 
 def reason_to_stop(log: list[dict], cfg: TrainConfig, target: float | None) -> str | None:
-    """Whether to stop after the last row of ``log``: ``target_reached``, ``no_improvement``, or None."""
+    """Whether to stop after the last row of ``log``: ``target_reached``, ``no_improvement``, ``all_epochs_done``, or None."""
+    if not log:
+        return None
     if target is not None and log[-1]["val_accuracy"] >= target:
         return "target_reached"
     if cfg.patience:
         best = max(range(len(log)), key=lambda i: log[i]["val_accuracy"])  # the first of equals
         if len(log) - 1 - best >= cfg.patience:
             return "no_improvement"
-    return None
+    return "all_epochs_done" if len(log) >= cfg.epochs else None
 
 
 def stayed_near_chance(log: list[dict], cfg: TrainConfig, *, chance: float, num_train: int, num_val: int) -> bool:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from functools import partial
+from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -12,85 +13,60 @@ from torch import Tensor, nn
 from architectures.kernels import training_attention
 from common import distributed
 from common.config import Config
-from common.devices import autocast, select_precision, set_deterministic, should_compile
+from common.devices import autocast, should_compile
+from common.folders import check_space
 from common.runs import Run, is_run, remove_run, scalar_writer
-from data import Augment, BatchPlan, Dataset, load_dataset
+from data import Augment, BatchPlan
 from evaluation.predictions import predict_split
-from models import create_model, preprocessing, train_mode
+from models import preprocessing, train_mode
 from training.optimization import Mixer, create_loss, create_optimizer, create_scheduler
 from training.progress import Interrupted, Journal, Signals, TrainingBar, start_line
 from training.randomness import seed_epoch
+from training.rehearsal import Prepared, prepare
 from training.state import TrainingState
-from training.stopping import reason_to_stop, stopping_target
+from training.stopping import reason_to_stop
 
 
-def train(config: Config, *, device: torch.device, resume: bool = False, overwrite: bool = False) -> Run:
-    """Train ``config`` into its run directory. Raises Interrupted on SIGINT and SIGTERM, with everything saved."""
-    precision = select_precision(config.train.amp, device)
-    target = stopping_target(config)
-    if config.train.deterministic:
-        set_deterministic()
-    dataset = load_dataset(config.data, seed=config.data.split_seed)
-    check_fit(config, dataset, target)
-    seed_epoch(config.seed, 0)
-    statistics = partial(dataset.train.pixel_statistics, device)
-    model = create_model(config, num_classes=len(dataset.class_names), statistics=statistics).to(device)
-    optimizer = create_optimizer(model, config)
-    # From here on the run's directory changes; what is wrong with the config has shown itself above.
-    run = Run(config.run_directory, config)
-    if distributed.is_main():
-        if run.directory.exists() and overwrite:
-            remove_run(run.directory)
-        if not (resume and is_run(run.directory)):
-            Run.create(run.directory, config, device=device, pretrained=model.pretrained_from)
-    distributed.barrier()
-    trainer = Trainer(run, dataset, model, optimizer, device=device, precision=precision, target=target)
-    if resume:
-        trainer.state.restore()
-    try:
-        trainer.fit()
-    except (torch.OutOfMemoryError, ValueError) as error:
-        if distributed.is_main() and not (run.finished or run.path("last.pt").is_file()):
-            remove_run(run.directory)  # no epoch was finished: once the cause is mended, the same command starts anew
-        if isinstance(error, ValueError):
-            raise
-        size, parts = config.train.batch_size, config.train.grad_accum_steps
-        raise ValueError(
-            f"out of memory on {device} with train.batch_size={size}; try train.grad_accum_steps={2 * parts}, which takes "
-            f"the same steps, or train.batch_size={max(1, size // 2)}"
-        ) from None
+def train(
+    config: Config, directory: Path, *, device: torch.device, resume: bool = False, overwrite: bool = False
+) -> Run:
+    """Train ``config`` into ``directory``. Raises Interrupted on SIGINT, SIGTERM and SIGHUP, with everything saved."""
+    run, exists, is_main = Run(directory, config), is_run(directory), distributed.is_main()
+    with ExitStack() as locks:
+        if exists and is_main:
+            locks.enter_context(run.lock())
+        prepared = prepare(config, directory, device, resume=resume)
+        check_space(directory, prepared.num_bytes)
+        # From here on the run's directory changes; what is wrong with the config has shown itself above.
+        if is_main and not (resume and exists):
+            source = prepared.model.pretrained_from
+            run, lock = Run.create(directory, config, device=device, pretrained=source, replace=exists)
+            locks.push(lock)
+        distributed.barrier()
+        try:
+            Trainer(run, prepared, device=device).fit()
+        except (torch.OutOfMemoryError, ValueError) as error:
+            if is_main and not (run.finished or run.path("last.pt").is_file()) and is_run(directory):
+                remove_run(directory)  # no epoch was finished: once the cause is mended, the same command starts anew
+            if isinstance(error, ValueError):
+                raise
+            size, parts = config.train.batch_size, config.train.grad_accum_steps
+            raise ValueError(
+                f"out of memory on {device} with train.batch_size={size}; try train.grad_accum_steps={2 * parts}, which "
+                f"takes the same steps, or train.batch_size={max(1, size // 2)}"
+            ) from None
     return run
-
-
-def check_fit(config: Config, dataset: Dataset, target: float | None) -> None:
-    """Refuse what neither the config nor the data alone shows to be impossible."""
-    cfg, processes = config.train, distributed.world_size()
-    if not len(dataset.val) and (target is not None or cfg.patience):
-        raise ValueError("early stopping needs validation images; set data.val_fraction above 0")
-    if cfg.batch_size % (processes * cfg.grad_accum_steps):
-        raise ValueError(
-            f"train.batch_size = {cfg.batch_size} does not divide into {processes} processes x {cfg.grad_accum_steps} "
-            "accumulation steps"
-        )
 
 
 class Trainer:
     """One run's training loop. Randomness follows from the seed and the epoch's number: see `randomness`."""
 
-    def __init__(
-        self,
-        run: Run,
-        dataset: Dataset,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        device: torch.device,
-        precision: str,
-        target: float | None = None,
-    ):
+    def __init__(self, run: Run, prepared: Prepared, *, device: torch.device):
         self.cfg = cfg = run.config.train
-        self.run, self.dataset, self.model, self.optimizer = run, dataset, model, optimizer
-        self.device, self.precision, self.target = device, precision, target
+        self.run, self.dataset, self.model = run, prepared.dataset, prepared.model
+        self.device, self.precision, self.target = device, prepared.precision, prepared.target
+        dataset, model, precision = self.dataset, self.model, self.precision
+        self.optimizer = optimizer = create_optimizer(model, run.config)
         self.watched = ("val", "test") if cfg.log_test else ("val",)  # nothing is chosen by the second
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.augment = Augment(run.config.data.augment)
@@ -104,12 +80,16 @@ class Trainer:
         self.forward = nn.parallel.DistributedDataParallel(model) if self.world_size > 1 else model
         if should_compile(cfg.compile, device, num_images=cfg.epochs * len(dataset.train)):
             self.forward = torch.compile(self.forward)
-        self.state = TrainingState(run, dataset, model, optimizer, self.scaler, self.ema)
+        self.state = TrainingState(run, dataset, model, optimizer, self.scaler, self.ema, self.target)
+        if prepared.checkpoint:
+            expected = prepared.optimizer_state
+            self.state.restore(prepared.checkpoint, expected=expected, steps_per_epoch=self.steps_per_epoch)
         self.writer = scalar_writer(run) if cfg.tensorboard and distributed.is_main() else None
 
     def fit(self) -> None:
         """Epochs until there is a reason to stop, then the summary."""
-        stopped_because, log = None, self.state.log
+        log = self.state.log
+        stopped_because = reason_to_stop(log, self.cfg, self.target)  # killed before it could say so
         if distributed.is_main():
             name = self.run.config.model.name
             print(start_line(self.dataset, self.model, name, self.device, self.precision), flush=True)
@@ -117,9 +97,6 @@ class Trainer:
         journal = Journal(self.cfg.epochs, len(log))
         with Signals() as self.signals:
             while not stopped_because:
-                if len(log) == self.cfg.epochs:
-                    stopped_because = "all_epochs_done"
-                    break
                 signal = max(distributed.gather(self.signals.received))
                 if signal:  # in the last step of an epoch, or in validation
                     raise Interrupted(signal)

@@ -1,0 +1,140 @@
+"""A folder for results: every file is written beside its place, flushed to the disk, then renamed.
+
+A reader, a crash or a full disk never meets half a file, and never costs what stood there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # these take seconds to import, and a wrong argument should be answered at once
+    import numpy as np
+
+VECTOR_FORMATS = ("pdf", "svg")
+VECTOR_DPI = 300  # of the photos in them
+LEFTOVER = re.compile(r"\.(\d+)-(.+)")  # the process that is writing it, and what it will become
+
+
+class Folder:
+    """A place for results. Paths are relative to it; every file is written beside its place, then renamed."""
+
+    figure_format: str | None = None
+    """One of VECTOR_FORMATS, as which every figure is written beside its PNG."""
+
+    def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def write(self, name: str, writer: Callable[[Path], Any]) -> Path:
+        """Let ``writer`` write a temporary file, then rename it to ``name``."""
+        target = self.path(name)
+        temporary = beside(target)  # keeps the suffix, which writers go by
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            writer(temporary)
+            flush(temporary)
+            os.replace(temporary, target)
+            flush(target.parent)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ValueError(f"{target} cannot be written ({reason}); what stood there is unchanged") from None
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        return target
+
+    def save_text(self, name: str, text: str) -> Path:
+        return self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def save_json(self, name: str, values: dict) -> Path:
+        return self.save_text(name, json.dumps(values, indent=2, default=_plain, allow_nan=False) + "\n")
+
+    def save_figure(self, name: str, figure) -> Path:
+        """The figure as ``name``, a PNG, and beside it as `figure_format`, if one is asked for; returns the PNG's path."""
+        path = self.write(name, figure.savefig)
+        if self.figure_format:
+            from matplotlib import rc_context
+
+            with rc_context({"pdf.fonttype": 42}):  # TrueType, which publishers ask for
+                vector = str(Path(name).with_suffix(f".{self.figure_format}"))
+                self.write(vector, lambda path: figure.savefig(path, dpi=VECTOR_DPI))
+        return path
+
+    def save_arrays(self, name: str, **arrays: np.ndarray) -> Path:
+        import numpy as np
+
+        return self.write(name, lambda path: np.savez_compressed(path, **arrays))
+
+    def save_checkpoint(self, name: str, values: dict) -> Path:
+        """Tensors and plain values only, so that ``torch.load(weights_only=True)`` opens the file."""
+        import torch
+
+        def writer(path: Path) -> None:
+            try:
+                torch.save(values, path)
+            except RuntimeError:  # so torch reports what the system refuses
+                free = shutil.disk_usage(path.parent).free
+                raise OSError(f"the disk is full or refuses more; it has {free / 1e6:,.0f} MB left") from None
+
+        return self.write(name, writer)
+
+
+def beside(target: Path, mark: str = "") -> Path:
+    """A path that only this process uses, for what is about to become ``target``."""
+    return target.with_name(f".{os.getpid()}-{mark}{target.name}")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a directory's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some file systems flush names by themselves and refuse to be asked
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files and folders in the making whose process is no more."""
+    matches = [(path, LEFTOVER.fullmatch(path.name)) for path in folder.glob(".*-*")]
+    return [path for path, match in matches if match and not _is_another(int(match[1]))]
+
+
+def check_space(directory: Path, num_bytes: int) -> None:
+    """Raise ValueError unless the disk that holds ``directory``, or will hold it, has room for ``num_bytes``."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise ValueError(
+            f"{existing}: the checkpoints need {num_bytes / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; make room, or "
+            "set output_root to another disk"
+        )
+
+
+def _is_another(process: int) -> bool:
+    """Whether that number is of a living process other than this one."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def _plain(value: Any) -> Any:
+    """numpy values -> JSON's."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")

@@ -1,0 +1,251 @@
+"""Reading what a stage wrote before, or what somebody sent: any damage is one sentence that names the file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Count = Annotated[int, Field(ge=0)]
+Number = float | None
+
+
+class Shape(BaseModel):
+    """What a file must hold to be used; more may be in it. Missing keys with a default: files of older versions."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+
+class NumImages(Shape):
+    train: Count
+    val: Count
+    test: Count
+
+
+class Training(Shape):
+    best_epoch: int | None
+    selected_by: str
+    val_accuracy: Number
+    train_accuracy: Number
+    epochs_run: Count
+    stopped_because: str
+    diverged: bool
+    seconds: float
+    images_per_second: Number
+    params: Count
+    trainable_params: Count
+    num_images: NumImages
+    precision: str | None
+    target: Number = None
+
+
+class Metrics(Shape):
+    split: Literal["train", "val", "test"]
+    checkpoint: Literal["best", "last"]
+    tta: Literal["flip"] | None = None
+    num_images: Count
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    loss: float
+    ece: float
+    macro_f1: float
+    params: Count = 0
+    trainable_params: Count = 0
+    gmacs: Number = None
+    gmacs_attention_skipped: Number = None
+    latency_ms: dict[str, dict[str, Any]] = {}
+    images_per_second: Any = None
+    peak_memory_mb: Number = None
+    device: str = ""
+    threads: int = 1
+    precision: str = ""
+    attention_kernel: str | None = None
+    image_size: tuple[int, int] = (1, 1)
+    mean: tuple[float, float, float] = (0, 0, 0)
+    std: tuple[float, float, float] = (1, 1, 1)
+    corpus: str = ""
+    fingerprint: str = ""
+    train_fingerprint: str = ""
+
+
+class Pretrained(Shape):
+    file: str
+    corpus: str
+    sha256: str
+    license: str | None = None
+
+
+class Environment(Shape):
+    pretrained: Pretrained | None = None
+
+
+class Corruptions(Shape):
+    checkpoint: str
+    corruptions: dict[str, Any]
+
+
+class Statistics(Shape):
+    run: str
+    split: str
+    num_images: Count
+    seed: int
+    methods: list[str]
+    faithfulness: dict[str, Any]
+    maps: dict[str, Any]
+    curves: dict[str, Any]
+    randomization: dict[str, Any]
+    paired: list[dict[str, Any]]
+    verdict: list[str]
+
+
+SHAPES: dict[str, type[Shape]] = {
+    "train": Training,
+    "metrics": Metrics,
+    "environment": Environment,
+    "corruptions": Corruptions,
+    "statistics": Statistics,
+}
+"""By the stem of a JSON file, up to the first hyphen."""
+
+
+def read_json(path: Path) -> dict:
+    """An object from a JSON file of a stage. Raises ValueError if it is missing, damaged, or of another kind."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist yet; run the stage that writes it") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}; run the stage that writes it again") from None
+    _check(path, values, SHAPES.get(path.stem.partition("-")[0], Shape))
+    return _Values(path, values)
+
+
+class _Values(dict):
+    """The file's values; a key that it lacks is an error that names the file."""
+
+    def __init__(self, path: Path, values: dict):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str):
+        raise ValueError(f"{self.path} lacks {key}; run the stage that writes it again")
+
+
+def load_arrays(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file. Raises ValueError if it is damaged or lacks one of the keys."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in keys}
+    except Exception as error:  # a damaged archive fails in many ways
+        raise ValueError(
+            f"{path} cannot be used ({type(error).__name__}: {error}); run the stage that writes it again"
+        ) from None
+
+
+def read_log(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
+    """Rows of ``log.csv`` as numbers; empty cells are NaN, a missing file has no rows."""
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a log as train.py writes it ({error}); restore it from a copy") from None
+    if any(key not in row for row in rows for key in columns):
+        raise ValueError(f"{path} is not a log as train.py writes it (columns are missing); restore it from a copy")
+    return rows
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def _is_tensor(value: Any) -> Any:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise ValueError("should be a tensor")
+    return value
+
+
+Weights = dict[str, Annotated[Any, AfterValidator(_is_tensor)]]
+
+
+class StoredInput(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    corpus: str
+
+
+class Checkpoint(Shape):
+    model: Weights
+    class_names: Annotated[list[str], Field(min_length=1)]
+    input_spec: StoredInput
+    images: dict[str, str] = {}
+    synsets: list[str] = []
+
+
+class Row(Shape):
+    epoch: Count
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: Number
+    val_accuracy: Number
+    seconds: float
+    images_per_second: float
+
+
+class Progress(Shape):
+    step: Count
+    seconds: float
+    sums: Annotated[list[Annotated[Any, AfterValidator(_is_tensor)]], Field(min_length=1)]
+    states: Annotated[list[dict[str, Any]], Field(min_length=1)]
+
+
+class LastCheckpoint(Checkpoint):
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    ema: Weights | None
+    log: list[Row]
+    learning_rates: list[float]
+    best: Row | None
+    progress: Progress | None
+
+
+def load_checkpoint(path: Path) -> dict:
+    """What ``train.py`` saved, on the CPU; nothing in the file is executed. Raises ValueError for anything else."""
+    import torch
+
+    advice = "use the other of best.pt and last.pt, or train the run again with --overwrite"
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a truncated or foreign file fails in many ways
+        raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {advice}") from None
+    _check(path, values, LastCheckpoint if path.name == "last.pt" else Checkpoint, advice)
+    return values
+
+
+def _check(path: Path, values: Any, shape: type[Shape], advice: str = "run the stage that writes it again") -> None:
+    try:
+        shape.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        what = first["msg"].removeprefix("Value error, ")
+        raise ValueError(
+            f"{path} is not as this project writes it ({place or 'all of it'}: {what}); {advice}"
+        ) from None
