@@ -1,7 +1,7 @@
 """Model factory: one registry (timm's), weights that load or say why not, what a model is fed, fine-tuning policy."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import timm
@@ -19,6 +19,16 @@ NORMALIZATIONS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+
+# Arguments of timm.create_model by which weights would come in behind the back of `model.pretrained`, and of reports.
+WEIGHT_KEYS = (
+    "pretrained",
+    "checkpoint_path",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_strict",
+    "cache_dir",
+)
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,18 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def create_model(
-    cfg: Config, *, num_classes: int, with_head: bool = False, statistics: Callable[[], Statistics] | None = None
+    cfg: Config,
+    *,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+    with_head: bool = False,
+    statistics: Callable[[], Statistics] | None = None,
 ) -> nn.Module:
     """Build ``cfg.model`` for ``data.image_size``, load its pretrained weights, and freeze what ``model.tune`` says.
 
     ``timm.create_model`` does the work, for timm's models and ours. The model carries its InputSpec: see `input_spec`.
-    ``with_head``: the head of pretrained weights is wanted as well, instead of a fresh one where it is of other classes.
+    ``class_names``: the head of pretrained weights that know the names of other classes is not loaded, whatever its size.
+    ``with_head``: it is loaded in any case, instead of a fresh one where it is of other classes.
     ``statistics``: measures the training images, where ``data.normalization`` asks for them; without it timm's values serve.
     Raises ValueError for an unknown name, arguments that the model refuses, and weights that do not fit.
     """
@@ -74,9 +90,9 @@ def create_model(
     model.input_spec, model.pretrained_from = _input_spec(cfg, None, "none", statistics), None
     if cfg.model.pretrained:
         weights = find_weights(cfg.model.name, cfg.model.pretrained)
-        saved = load_weights(model, weights.path, with_head=with_head) or weights.normalization
-        model.input_spec = _input_spec(cfg, saved, weights.corpus, statistics)
-        model.pretrained_from = weights.describe()
+        saved, head = load_weights(model, weights.path, with_head=with_head, class_names=class_names)
+        model.input_spec = _input_spec(cfg, saved or weights.normalization, weights.corpus, statistics)
+        model.pretrained_from = weights.describe() | {"head": head}
     apply_tuning(model, cfg.model.tune)
     return model
 
@@ -94,7 +110,10 @@ def restore_model(cfg: Config, checkpoint: dict) -> nn.Module:
             f"{cfg.name}: the weights do not fit the model that config.yaml describes: {problems[0]}{more}; put model and "
             "data.image_size in config.yaml back to what was trained, or train again with --overwrite"
         )
-    model.load_state_dict(checkpoint["model"])
+    try:
+        model.load_state_dict(checkpoint["model"])
+    except RuntimeError as error:  # sparse or quantised ones, say
+        raise ValueError(f"{cfg.name}: the weights cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
     model.input_spec = InputSpec.from_dict(checkpoint["input_spec"])
     return model.eval()
 
@@ -115,7 +134,7 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
     for key, owner in (
         ("img_size", "data.image_size"),
         ("num_classes", "the dataset"),
-        ("pretrained", "model.pretrained"),
+        *((key, "model.pretrained") for key in WEIGHT_KEYS),
     ):
         if key in kwargs:
             raise ValueError(f"model.kwargs.{key} is set by {owner}; remove it from model.kwargs")
@@ -123,7 +142,7 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
         kwargs["img_size"] = cfg.data.image_size
     try:
         model = timm.create_model(timm_name(cfg.model.name), num_classes=num_classes, **kwargs)
-    except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+    except Exception as error:  # models of many authors refuse in many ways
         hint = ""
         if "unexpected keyword argument 'pretrained_cfg'" in str(error):
             hint = (

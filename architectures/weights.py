@@ -3,8 +3,10 @@
 import difflib
 import hashlib
 import json
+import logging
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -15,6 +17,9 @@ from torch import Tensor, nn
 
 import architectures  # noqa: F401  (registers the project's own models with timm)
 from common.network import require_network
+from common.stored import StoredInput
+
+logger = logging.getLogger(__name__)
 
 SOURCES = ("hf-hub:", "local-dir:")
 """What a model's name begins with that timm does not register: a repository of the Hugging Face hub, or a folder like one."""
@@ -181,10 +186,13 @@ def misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
     return problems + [f"{key} is not part of the model" for key in state if key not in wanted]
 
 
-def load_weights(model: nn.Module, path: Path, *, with_head: bool = False) -> dict | None:
+def load_weights(
+    model: nn.Module, path: Path, *, with_head: bool = False, class_names: Sequence[str] | None = None
+) -> tuple[dict | None, str]:
     """Load every weight but a head of other classes, or that as well (``with_head``).
 
-    A run's own checkpoint also gives back its ``input_spec``.
+    Returns the ``input_spec`` of a run's own checkpoint (None of other files), and whether the head was "loaded" or is
+    "new". A head of the same size is of other classes if the checkpoint names others than ``class_names``.
 
     Embeddings and position tables of another image size are interpolated by the architecture's own rule.
     Raises ValueError, listing the keys, if anything but the head is missing, left over or of another shape.
@@ -193,26 +201,36 @@ def load_weights(model: nn.Module, path: Path, *, with_head: bool = False) -> di
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state, spec = load_file(path), None
+            state, spec, known = load_file(path), None, None
         else:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            spec = checkpoint.get("input_spec")
+            spec, known = checkpoint.get("input_spec"), checkpoint.get("class_names")
             state = timm.models.clean_state_dict(checkpoint.get("model", checkpoint.get("state_dict", checkpoint)))
+        spec = None if spec is None else StoredInput.model_validate(spec).model_dump()
+        known = known if isinstance(known, list) else None
+        if not state or not all(isinstance(value, Tensor) for value in state.values()):
+            raise TypeError("not a dictionary of tensors")
+        adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        if adapt:
+            state = adapt(state, model)
     except Exception as error:  # a foreign or truncated file fails in many ways
         raise ValueError(
-            f"{path} is not a file of weights ({type(error).__name__}); give a .pth or .safetensors file"
+            f"{path} is not a file of weights for this model ({type(error).__name__}); give a .pth or .safetensors file"
         ) from None
-    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if adapt:
-        state = adapt(state, model)
     wanted = model.state_dict()
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or "head"  # as in architectures.registry
     head_keys = {
         f"{head}.{part}" for head in ([heads] if isinstance(heads, str) else heads) for part in ("weight", "bias")
     }
-    if not with_head and any(
-        key not in state or state[key].shape != wanted[key].shape for key in head_keys & set(wanted)
-    ):
+    others = known is not None and class_names is not None and list(known) != list(class_names)
+    fits = all(key in state and state[key].shape == wanted[key].shape for key in head_keys & set(wanted))
+    is_new = not with_head and (others or not fits)
+    if others and fits and not with_head:
+        names = ", ".join(map(str, known[:4]))
+        logger.warning(
+            "%s: its head is of other classes (%s, ...) than the data; a new one takes its place", path, names
+        )
+    if is_new:
         state = {key: value for key, value in state.items() if key not in head_keys}
         wanted = {key: value for key, value in wanted.items() if key not in head_keys}
     problems = misfits(state, wanted)
@@ -220,4 +238,4 @@ def load_weights(model: nn.Module, path: Path, *, with_head: bool = False) -> di
         more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")
     model.load_state_dict(state, strict=False)  # strict but for the head, as checked above
-    return spec
+    return spec, "new" if is_new else "loaded"

@@ -19,7 +19,9 @@ Reported = Literal["accuracy", "top5_accuracy", "loss", "params", "gmacs", "ms_p
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class AugmentConfig(Section):

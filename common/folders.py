@@ -40,6 +40,9 @@ class Folder:
         temporary = beside(target)  # keeps the suffix, which writers go by
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            for old in leftovers(target.parent):
+                if old.name.endswith(f"-{target.name}") and not old.is_dir():
+                    old.unlink()
             writer(temporary)
             flush(temporary)
             os.replace(temporary, target)

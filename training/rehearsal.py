@@ -76,7 +76,7 @@ def prepare(
         if isinstance(pretrained, str) and _is_among(pretrained, coming):
             config = config.model_copy(update={"model": config.model.model_copy(update={"pretrained": False})})
         with distributed.main_first():
-            model = create_model(config, num_classes=len(dataset.class_names))
+            model = create_model(config, num_classes=len(dataset.class_names), class_names=dataset.class_names)
     model = model.to(device)
     optimizer_state, num_bytes = rehearse(config, dataset, model, device=device, precision=precision)
     existing = [last.with_name(name) for name in ("best.pt", "last.pt")]

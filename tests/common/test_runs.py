@@ -45,8 +45,8 @@ def test_figures_are_also_written_as_vectors_where_a_format_is_asked_for(old_run
     for figure_format, start in (("pdf", b"%PDF"), ("svg", b"<?xml")):
         (run,) = open_runs([old_run], None, figure_format=figure_format)
         for folder in (run, comparison_folder([run], tmp_path / "comparison")):
-            assert folder.save_figure("v1.5.png", figure) == folder.path("v1.5.png")
-            assert folder.path("v1.5.png").read_bytes().startswith(b"\x89PNG")
-            assert folder.path(f"v1.5.{figure_format}").read_bytes().startswith(start)
-    Run.open(old_run).save_figure("plain.png", figure)
-    assert [path.name for path in old_run.glob("plain.*")] == ["plain.png"]
+            assert folder.save_figure("figures/v1.5.png", figure) == folder.path("figures/v1.5.png")
+            assert folder.path("figures/v1.5.png").read_bytes().startswith(b"\x89PNG")
+            assert folder.path(f"figures/v1.5.{figure_format}").read_bytes().startswith(start)
+    Run.open(old_run).save_figure("figures/plain.png", figure)
+    assert [path.name for path in old_run.glob("figures/plain.*")] == ["plain.png"]
