@@ -56,6 +56,7 @@ def prepare(
     """
     last = Run(directory, config).path("last.pt")
     checkpoint = Run(directory, config).load_checkpoint("last.pt") if resume and last.is_file() else None
+    check_processes(config)
     precision = select_precision(config.train.amp, device)
     baseline, target = config.train.stop_at_fraction_of, None
     if checkpoint and "target" in checkpoint:
@@ -84,17 +85,20 @@ def prepare(
     return Prepared(config, dataset, model, precision, target, checkpoint, optimizer_state, max(0, num_bytes))
 
 
+def check_processes(config: Config) -> None:
+    """Raise ValueError unless a batch can be shared by the processes that torchrun started."""
+    size, parts, processes = config.train.batch_size, config.train.grad_accum_steps, distributed.world_size()
+    if size % (processes * parts):
+        raise ValueError(
+            f"train.batch_size = {size} does not divide into {processes} processes x {parts} accumulation steps"
+        )
+
+
 def check_fit(config: Config, dataset: Dataset, target: float | None) -> None:
     """Refuse what neither the config nor the data alone shows to be impossible."""
-    cfg, processes = config.train, distributed.world_size()
-    stops = target is not None or cfg.patience or cfg.stop_at_fraction_of
+    stops = target is not None or config.train.patience or config.train.stop_at_fraction_of
     if not len(dataset.val) and stops:
         raise ValueError("early stopping needs validation images; set data.val_fraction above 0")
-    if cfg.batch_size % (processes * cfg.grad_accum_steps):
-        raise ValueError(
-            f"train.batch_size = {cfg.batch_size} does not divide into {processes} processes x {cfg.grad_accum_steps} "
-            "accumulation steps"
-        )
     height, width = dataset.train.source.size
     padding = config.data.augment.crop_padding
     if padding >= min(height, width):
