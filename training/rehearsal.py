@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -76,8 +77,10 @@ def prepare(
         pretrained = config.model.pretrained
         if isinstance(pretrained, str) and _is_among(pretrained, coming):
             config = config.model_copy(update={"model": config.model.model_copy(update={"pretrained": False})})
+        names = dataset.class_names
+        statistics = None if coming else partial(dataset.train.pixel_statistics, device)  # which reads all images
         with distributed.main_first():
-            model = create_model(config, num_classes=len(dataset.class_names), class_names=dataset.class_names)
+            model = create_model(config, num_classes=len(names), class_names=names, statistics=statistics)
     model = model.to(device)
     optimizer_state, num_bytes = rehearse(config, dataset, model, device=device, precision=precision)
     existing = [last.with_name(name) for name in ("best.pt", "last.pt")]
