@@ -58,6 +58,9 @@ class Lock:
     def release(self) -> None:
         if self._descriptor is not None:
             _held.discard(self._descriptor)
+            with contextlib.suppress(OSError):  # who is the last to leave wipes the names off
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -40,12 +40,12 @@ LOG_COLUMNS = (
     "images_per_second",
 )
 TEST_COLUMNS = ("test_loss", "test_accuracy")  # of runs with train.log_test
-SUBFOLDERS = ("figures", "gradcam", "tensorboard")
+SUBFOLDERS = ("figures", "gradcam", "images", "tensorboard")
 RUN_FILE = re.compile(
     r"(config\.yaml|environment\.json|log\.csv|(best|last)\.pt|train\.json"
     r"|(metrics|predictions|report|mistakes|corruptions|embedding)[^/]*\.(json|npz|txt|csv|html|md|tex)"
     r"|(figures|gradcam)/[^/]+\.(png|pdf|svg|npy|npz|json|csv|md|html)"
-    r"|tensorboard/.+)"
+    r"|images/[^/]+/predictions\.(csv|json)|tensorboard/.+)"
 )
 """What the scripts write into a run: nothing else is written there, and nothing else is deleted."""
 NO_RUN_NAMES = ("comparisons", "pretrained")  # folders of other things below `output_root`
