@@ -17,7 +17,7 @@ from common.folders import check_space
 from common.runs import Run
 from data import Augment, Dataset, load_dataset
 from models import apply_tuning, create_model, preprocessing, restore_model, train_mode
-from training.optimization import Mixer, create_optimizer
+from training.optimization import Mixer, create_loss, create_optimizer
 from training.randomness import seed_epoch
 from training.stopping import stopping_target
 
@@ -121,8 +121,10 @@ def rehearse(
     count, (height, width) = _smallest_part(config, dataset), dataset.train.source.size
     model = copy.deepcopy(model)
     optimizer = create_optimizer(model, config)
+    loss = create_loss(config.train, dataset.train.labels, dataset.class_names).to(device)
     try:
-        _step(config, dataset, model, optimizer, count, device, precision)
+        images = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, device=device)
+        _step(config, images, model, loss, optimizer, num_classes=len(dataset.class_names), precision=precision)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of any kind: models and optimizers of many authors
@@ -138,12 +140,11 @@ def rehearse(
     return state, best + 2 * last
 
 
-def _step(config, dataset, model, optimizer, count, device, precision) -> None:
-    generator = torch.Generator().manual_seed(0)
-    num_classes, augment = len(dataset.class_names), Augment(config.data.augment)
-    images = torch.randint(0, 256, (count, 3, *dataset.train.source.size), dtype=torch.uint8, generator=generator)
-    labels = (torch.arange(count) % num_classes).to(device)
-    inputs, targets = augment.erase(preprocessing(model)(augment(images.to(device), generator)), generator), labels
+def _step(config, images, model, loss, optimizer, *, num_classes: int, precision: str) -> None:
+    generator, augment = torch.Generator().manual_seed(0), Augment(config.data.augment)
+    count, device = len(images), images.device
+    labels = torch.arange(count, device=device) % num_classes
+    inputs, targets = augment.erase(preprocessing(model)(augment(images, generator)), generator), labels
     if config.train.mixup or config.train.cutmix:
         inputs, targets = Mixer(config.train, num_classes)(inputs, labels)
     train_mode(model)
@@ -152,8 +153,8 @@ def _step(config, dataset, model, optimizer, count, device, precision) -> None:
         if not isinstance(logits, torch.Tensor) or logits.shape != (count, num_classes):
             shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise ValueError(f"its output is {shape} instead of [{count}, {num_classes}]")
-        loss = nn.functional.cross_entropy(logits, targets)
-    loss.backward()
+        value = loss(logits, targets)
+    value.backward()
     optimizer.step()
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
