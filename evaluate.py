@@ -31,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from comparison.report import compare
     from evaluation.export import export
     from evaluation.folder import predict_folder
-    from evaluation.report import suffix_of
     from evaluation.scoring import evaluate, reason_to_evaluate, recompute
+    from evaluation.variant import Variant
+
+    variant = Variant(args.split, args.checkpoint, args.tta)
+    beside = {"corruptions": args.corrupt, "embedding": args.embedding}
 
     with distributed.process_group(select_device(args.device)) as device, in_use(runs):
         if args.images:
@@ -40,19 +43,21 @@ def main(argv: Sequence[str] | None = None) -> None:
                 predict_folder(run, args.images, checkpoint=args.checkpoint, device=device, output=args.output)
             return
         at_any_rate = args.from_predictions or (len(runs) == 1 and not args.export)
-        reasons = [at_any_rate or reason_to_evaluate(run, args) for run in runs]
+        reasons = ["asked for" if at_any_rate else reason_to_evaluate(run, variant, **beside) for run in runs]
         for run, reason in zip(runs, reasons):
             if args.from_predictions:
                 if distributed.is_main():
-                    recompute(run, args)
+                    recompute(run, variant)
             elif reason:
-                evaluate(run, args, device, reason=reason if isinstance(reason, str) else None)
+                if not at_any_rate and distributed.is_main():
+                    print(f"evaluating {run.directory}: {reason}")
+                evaluate(run, variant, device, **beside)
             else:
                 print(f"{run.directory} is evaluated already")
         if args.export:
             export(runs[0], args.export, checkpoint=args.checkpoint)
         if len(runs) > 1 and distributed.is_main():
-            compare(runs, suffix_of(args), args.output)
+            compare(runs, variant.suffix, args.output)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from comparison.caveats import WEIGHTS, Caveat, caveats
 from comparison.entries import Entry, check_comparable, group_by_seed, hardware_of, read_entry, size_of
 from comparison.illustrations import draw
 from comparison.significance import compare_pairs, rule_notes, single_seed_remark, summarize_seeds
-from evaluation.predictions import evaluated_on
+from evaluation.variant import Variant
 from explanation.quality import report
 
 NOT_ALIKE = (
@@ -70,7 +70,7 @@ def compare(runs: Sequence[Run], suffix: str, output: Path | None) -> None:
         Section("How it was computed", findings=notes(entries, groups)),
     ]
     first = entries[0].metrics
-    title = f"Comparison of {len(entries)} runs on {first['num_images']:,} images ({evaluated_on(first)})"
+    title = f"Comparison of {len(entries)} runs on {first['num_images']:,} images ({Variant.of(first).words})"
     written = [folder.save_figure(name, figure) for name, (figure, _) in drawn.items()]
     images = {name: folder.path(name).read_bytes() for section in sections for name in section.figures}
     stored = {key: first[key] for key in ("split", "checkpoint", "tta")} | {"runs": results, "pairs": pairs}

@@ -156,13 +156,6 @@ def _gather_in_order(parts: list, count: int) -> list:
     return [ranks[i % len(ranks)][i // len(ranks)] for i in range(count)]
 
 
-def evaluated_on(values: Mapping) -> str:
-    """What was evaluated, by the ``split``, ``checkpoint`` and ``tta`` of ``metrics.json``, in words."""
-    parts = [f"{values['split']} split"]
-    parts += [f"{values['checkpoint']}.pt"] if values["checkpoint"] != "best" else []
-    return ", ".join(parts + (["averaged with the mirrored image"] if values["tta"] else []))
-
-
 def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
     """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
     arrays, copies = run.load_arrays(name, ("logits", "labels", "class_names")), None

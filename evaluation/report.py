@@ -1,7 +1,7 @@
 """What the evaluation of one run writes and says."""
 
-import argparse
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from common.documents import format_interval
 from common.runs import Run
 from data import Split
 from evaluation import calibration, confidence, figures, metrics
-from evaluation.predictions import Predictions, evaluated_on
+from evaluation.predictions import Predictions
+from evaluation.variant import Variant
 
 # What metrics.json says that predictions alone do not tell.
 MEASURED_KEYS = (
@@ -23,16 +24,9 @@ MEASURED_KEYS = (
 )
 
 
-def suffix_of(args: argparse.Namespace, split: str | None = None) -> str:
-    """What the files of these arguments (on another split, if one is named) carry in their names: nothing if all is usual."""
-    usual = {"test": "", "best": "", None: ""}
-    return "".join(usual.get(value, f"-{value}") for value in (split or args.split, args.tta, args.checkpoint))
-
-
 def finish(
     run: Run,
-    args: argparse.Namespace,
-    checkpoint: str,
+    variant: Variant,
     predictions: Predictions,
     held_out: Predictions | None,
     class_names: list[str],
@@ -40,11 +34,9 @@ def finish(
     written: list[Path],
 ) -> None:
     """Write what follows from predictions, and say it; ``facts`` are those that do not, and come last in the file."""
-    suffix = suffix_of(args)
+    suffix = variant.suffix
     result = {
-        "split": args.split,
-        "checkpoint": checkpoint,
-        "tta": args.tta,
+        **asdict(variant),
         **metrics.summarize(predictions, class_names),
         **metrics.without_copies(predictions),
         "temperature_scaling": scale_temperature(predictions, held_out),
@@ -80,7 +72,7 @@ def scale_temperature(predictions: Predictions, held_out: Predictions | None) ->
 
 
 def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> dict[str, Figure]:
-    title = title_of(run, result)
+    title = title_of(run, Variant.of(result))
     accuracy, interval = metrics.per_class_accuracy(predictions, len(class_names))
     scaling, scaled = result["temperature_scaling"], None
     if scaling and scaling["temperature"]:
@@ -128,7 +120,7 @@ def text_report(run: Run, predictions: Predictions, result: dict, class_names: l
         f"{pair['true']} -> {pair['predicted']}: {pair['count']} images, {pair['share']:.1%} of {pair['true']}"
         for pair in result["most_confused"]
     ]
-    head = [f"{title_of(run, result)}, {result['num_images']} images, {accuracy}"]
+    head = [f"{title_of(run, Variant.of(result))}, {result['num_images']} images, {accuracy}"]
     head += [f"{name}: {value}" for name, value in without_copies(result)]
     return "\n".join([*head, "", table, "Most often confused (true -> predicted)", *(confused or ["nothing"])]) + "\n"
 
@@ -170,5 +162,5 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
     ]
 
 
-def title_of(run: Run, values: Mapping) -> str:
-    return f"{run.config.name}, {evaluated_on(values)}"
+def title_of(run: Run, variant: Variant) -> str:
+    return f"{run.config.name}, {variant.words}"

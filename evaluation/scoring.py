@@ -1,6 +1,5 @@
 """Evaluate one run: what its model says of a split, what it costs, how it bears corruptions."""
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -27,20 +26,21 @@ from evaluation.predictions import (
     predict_versions,
     save_predictions,
 )
-from evaluation.report import MEASURED_KEYS, finish, mistakes_figure, suffix_of, title_of
+from evaluation.report import MEASURED_KEYS, finish, mistakes_figure, title_of
+from evaluation.variant import Variant
 from models import apply_tuning, input_spec, restore_model
 
 
-def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
+def reason_to_evaluate(run: Run, variant: Variant, *, corruptions: bool = False, embedding: bool = False) -> str | None:
     """Why a run must be evaluated (again) before it is compared; None: what is there will do.
 
     Raises ValueError where the images that it was trained on are not there any more.
     """
-    suffix, weights = suffix_of(args), f"{args.checkpoint}.pt"
+    suffix, weights = variant.suffix, variant.weights
     files = [run.path(f"metrics{suffix}.json"), run.path(f"predictions{suffix}.npz")]
-    if args.corrupt:
+    if corruptions:
         files.append(run.path(f"corruptions{suffix}.json"))
-    if args.embedding:
+    if embedding:
         files.append(run.path(f"embedding{suffix}.json"))
     missing = [path for path in files if not path.is_file()]
     if missing:
@@ -56,32 +56,32 @@ def reason_to_evaluate(run: Run, args: argparse.Namespace) -> str | None:
             return f"{name} is not of this {weights}"
         if origin.get("fingerprint") != stored["fingerprint"]:
             return f"{name} is of other images than {files[0].name}"
-    if args.corrupt and not run.path(f"corruptions{suffix}.npz").is_file():
+    if corruptions and not run.path(f"corruptions{suffix}.npz").is_file():
         return f"corruptions{suffix}.json was measured by an earlier definition"
-    if stored["split"] != args.split or stored["checkpoint"] != args.checkpoint:
+    if (stored["split"], stored["checkpoint"]) != (variant.split, variant.checkpoint):
         return f"{files[0].name} is of {stored['checkpoint']}.pt and the {stored['split']} split"
-    if images_of(run, args).fingerprint() != stored["fingerprint"]:
-        return f"the {args.split} images are others than when it was evaluated"
+    if images_of(run, variant).fingerprint() != stored["fingerprint"]:
+        return f"the {variant.split} images are others than when it was evaluated"
     return None
 
 
-def images_of(run: Run, args: argparse.Namespace) -> Split:
+def images_of(run: Run, variant: Variant) -> Split:
     """The images that a run is evaluated on; what it was trained on is checked where its weights are there to tell."""
-    weights, data = f"{args.checkpoint}.pt", run.config.data
-    if run.path(weights).is_file():
-        return load_data_of(run.config, run.load_checkpoint(weights)).split(args.split)
-    return load_dataset(data, seed=data.split_seed).split(args.split)
+    data = run.config.data
+    if run.path(variant.weights).is_file():
+        return load_data_of(run.config, run.load_checkpoint(variant.weights)).split(variant.split)
+    return load_dataset(data, seed=data.split_seed).split(variant.split)
 
 
-def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason: str | None = None) -> None:
+def evaluate(
+    run: Run, variant: Variant, device: torch.device, *, corruptions: bool = False, embedding: bool = False
+) -> None:
     """Evaluate one run and write what was found into it."""
-    if reason:
-        print(f"evaluating {run.directory}: {reason}")
-    checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
+    checkpoint = run.load_checkpoint(variant.weights)
     dataset = load_data_of(run.config, checkpoint)
-    split = dataset.split(args.split)
+    split = dataset.split(variant.split)
     model = restore_model(run.config, checkpoint).to(device)
-    predictor = FlipAverage(model) if args.tta else model
+    predictor = FlipAverage(model) if variant.tta else model
     precision = select_precision(run.config.train.amp, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -89,17 +89,17 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
     predict = partial(predict_split, predictor, **how)
     predictions, memory = predict(split), peak_memory_mb(device)
     metrics.check_finite(predictions)  # before anything is written
-    held_out = predict(dataset.val) if args.split == "test" and len(dataset.val) else None
-    corrupted = corrupt(predictor, split, **how) if args.corrupt else None
+    held_out = predict(dataset.val) if variant.split == "test" and len(dataset.val) else None
+    corrupted = corrupt(predictor, split, **how) if corruptions else None
     if not distributed.is_main():
         return
-    class_names, suffix, weights = checkpoint["class_names"], suffix_of(args), run.checksum(f"{args.checkpoint}.pt")
+    class_names, suffix, weights = checkpoint["class_names"], variant.suffix, run.checksum(variant.weights)
     predictions = replace(predictions, copies=dataset.copies(split.name))
     held_out = held_out and replace(held_out, copies=dataset.copies("val"))
     written = []
     for part, found in ((split, predictions), (dataset.val, held_out)):
         if found is not None:
-            name = f"predictions{suffix_of(args, part.name)}.npz"
+            name = f"predictions{variant.on(part.name).suffix}.npz"
             about = {"indices": part.indices.numpy(), "class_names": np.array(class_names)}
             about |= {"fingerprint": part.fingerprint(), "checkpoint_sha256": weights}
             written.append(save_predictions(run, name, found, about))
@@ -111,17 +111,17 @@ def evaluate(run: Run, args: argparse.Namespace, device: torch.device, *, reason
         "checkpoint_sha256": weights,
         "images_since_training": since_training(split, checkpoint),
     }
-    origin = {"split": args.split} | {key: facts[key] for key in ORIGIN}
+    origin = {"split": variant.split} | {key: facts[key] for key in ORIGIN}
     wrong = metrics.most_confidently_wrong(predictions)
     if len(wrong):
-        title = f"{title_of(run, vars(args))}: most confidently wrong"
+        title = f"{title_of(run, variant)}: most confidently wrong"
         figure = mistakes_figure(split, predictions, wrong, class_names, title)
         written.append(run.save_figure(f"figures/mistakes{suffix}.png", figure))
     if corrupted:
-        written += save_corrupted(run, args, *corrupted, origin)
-    if args.embedding:
+        written += save_corrupted(run, variant, *corrupted, origin)
+    if embedding:
         written += embed(run, model, dataset, origin, device=device, precision=precision, suffix=suffix)
-    finish(run, args, args.checkpoint, predictions, held_out, class_names, facts, written)
+    finish(run, variant, predictions, held_out, class_names, facts, written)
 
 
 def since_training(split: Split, checkpoint: Mapping) -> str:
@@ -138,10 +138,8 @@ def corrupt(model: nn.Module, split: Split, **how) -> tuple[np.ndarray, Benchmar
     return predict_versions(model, split.at_side(benchmark.side), versions_of(benchmark), **how), benchmark
 
 
-def save_corrupted(
-    run: Run, args: argparse.Namespace, hits: np.ndarray, benchmark: Benchmark, origin: Mapping
-) -> list[Path]:
-    name, suffix, found = run.config.name, suffix_of(args), score_corrupted(hits, benchmark)
+def save_corrupted(run: Run, variant: Variant, hits: np.ndarray, benchmark: Benchmark, origin: Mapping) -> list[Path]:
+    name, suffix, found = run.config.name, variant.suffix, score_corrupted(hits, benchmark)
     scores = found["corruptions"]
     figure = figures.accuracy_against_severity(
         {name: by_severity(scores, "accuracy")},
@@ -149,10 +147,10 @@ def save_corrupted(
         {name: found["clean_accuracy"]},
         intervals={name: by_severity(scores, "accuracy_ci95")},
         clean_intervals={name: np.array(found["clean_accuracy_ci95"])},
-        title=title_of(run, vars(args)),
+        title=title_of(run, variant),
     )
     return [
-        run.save_json(f"corruptions{suffix}.json", {**origin, "checkpoint": args.checkpoint, **found}),
+        run.save_json(f"corruptions{suffix}.json", {**origin, "checkpoint": variant.checkpoint, **found}),
         run.save_arrays(f"corruptions{suffix}.npz", hits=hits),
         run.save_figure(f"figures/corruptions{suffix}.png", figure),
     ]
@@ -177,9 +175,9 @@ def measure(
     return {"params": params, "trainable_params": trainable, **cost, "precision": precision, **fed}
 
 
-def recompute(run: Run, args: argparse.Namespace) -> None:
+def recompute(run: Run, variant: Variant) -> None:
     """Every score anew from ``predictions.npz``; what only the model can tell stays as it was measured."""
-    suffix = suffix_of(args)
+    suffix = variant.suffix
     before = run.read_json(f"metrics{suffix}.json")
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
     kept = origin_of_predictions(run, f"predictions{suffix}.npz")
@@ -188,9 +186,9 @@ def recompute(run: Run, args: argparse.Namespace) -> None:
             f"{run.path(f'predictions{suffix}.npz')} is of other weights or images than metrics{suffix}.json beside it; "
             "evaluate the run without --from-predictions"
         )
-    held_out, name = None, f"predictions{suffix_of(args, 'val')}.npz"
+    held_out, name = None, f"predictions{variant.on('val').suffix}.npz"
     same = origin_of_predictions(run, name)["checkpoint_sha256"] == kept["checkpoint_sha256"]
-    if args.split == "test" and run.path(name).is_file() and same:
+    if variant.split == "test" and run.path(name).is_file() and same:
         held_out, _ = load_predictions(run, name)
     facts = {key: before[key] for key in MEASURED_KEYS if key in before}
-    finish(run, args, before["checkpoint"], predictions, held_out, class_names, facts, [])
+    finish(run, variant, predictions, held_out, class_names, facts, [])
