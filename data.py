@@ -1,7 +1,8 @@
 """Datasets -> seeded splits of uint8 images; batches of them on the device.
 
-Two ways in, one interface. *Resident*: all pixels are one uint8 tensor on the device, and a batch is an index into it.
-*Streaming*: workers decode, crop and resize photos to uint8. Everything after that is the same code.
+Two ways in, one interface. *Kept*: all pixels are one uint8 tensor, on the device or in a file that is mapped into memory,
+and a batch is an index into it. *Streaming*: workers decode, crop and resize photos to uint8. Everything after that is the
+same code.
 
 Legend: B images in a batch, N images in a split, H W height and width in pixels; images are RGB, channels first.
 """
@@ -10,18 +11,18 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from common.config import Config, DataConfig
 from common.console import did_you_mean
 from images.augmentation import Augment, random_crops
 from images.duplicates import copies_of
+from images.loading import Reader, read_photos, stored_photos
 from images.preprocessing import Preprocess, crop_and_resize
 from images.sources import DATASETS, Photos, Pixels, Source, class_numbers, known_classes
 from images.splits import cut_splits
@@ -31,6 +32,9 @@ __all__ = ["Augment", "BatchPlan", "Dataset", "Preprocess", "Split", "load_datas
 SPLITS = ("train", "val", "test")
 BY_PIXELS = "-pixels"
 """Ends the fingerprints of images; those of older runs are of file names, and end otherwise."""
+
+LARGEST_FACTOR = 2
+"""Kept photos have at most this many times the height and width of the model's input."""
 
 STATISTICS_IMAGES = 4096
 """By how many training images their mean and spread is judged."""
@@ -52,7 +56,8 @@ class BatchPlan:
 class Split:
     """Some images of a source, in a fixed order.
 
-    Attributes: ``labels`` int64 N; ``indices`` int64 N, the images' positions in their source.
+    Attributes: ``labels`` int64 N; ``indices`` int64 N, the images' positions in their source. ``resident``: whether all
+    pixels are kept on the device. ``cache_mb``: how much disk may be taken by photos that were resized before; 0: none.
     """
 
     def __init__(
@@ -64,10 +69,13 @@ class Split:
         resident: bool,
         crop: tuple[tuple[float, float], tuple[float, float]] | None = None,
         num_workers: int = 0,
+        cache_mb: int = 0,
     ):
         self.source, self.indices, self.labels = source, indices, source.labels[indices]
         self.name, self.resident, self.crop, self.num_workers = name, resident, crop, num_workers
+        self.cache_mb = cache_mb
         self._pixels: Tensor | None = None
+        self._reader: Reader | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -149,7 +157,8 @@ class Split:
             order = self._draw_balanced(generator) if balanced else torch.randperm(len(self), generator=generator)
             order = order[: math.ceil(len(order) / repeats)].repeat_interleave(repeats)[: len(order)]
             if self.crop:
-                crops = random_crops(len(self), *self.crop, aspect=self.source.size, generator=generator)
+                sizes = torch.from_numpy(self.source.stored_sizes())[self.indices[order]].float()
+                crops = random_crops(len(self), *self.crop, aspect=sizes.unbind(-1), generator=generator)
         parts = list(range(0, len(order), size))
         if len(parts) > 1 and len(order) - parts[-1] < smallest:
             parts.pop()
@@ -162,7 +171,12 @@ class Split:
 
     def load(self, plan: list[BatchPlan], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 B 3 H W, int64 B) on ``device`` for each selection."""
-        return (self._load_resident if self.resident else self._load_streamed)(plan, device)
+        if self.crop and isinstance(self.source, Photos) and any(selection.crops is None for selection in plan):
+            if self.source.crop_pct:  # what is kept are whole photos
+                return self._load_streamed(plan, device)
+            plan = [BatchPlan(s.indices, self.source.centre_crops(self.indices[s.indices])) for s in plan]
+        pixels = self._keep_pixels(device)
+        return self._load_streamed(plan, device) if pixels is None else self._load_kept(pixels, plan, device)
 
     def batches(
         self, size: int, device: torch.device, generator: torch.Generator | None = None
@@ -170,66 +184,50 @@ class Split:
         """``load`` of a ``plan``: each image once, in order or, with a generator, shuffled and cropped."""
         return self.load(self.plan(size, generator), device)
 
-    def _load_resident(self, plan, device):
-        if self._pixels is None or self._pixels.device != device:
-            self._pixels = self._read_all().to(device)
+    @property
+    def kept_size(self) -> tuple[int, int]:
+        """Height and width at which photos are kept.
+
+        Random crops are cut from the whole photo, kept larger than the model's input, so that a crop has pixels enough.
+        """
+        height, width = self.source.size
+        if not self.crop or isinstance(self.source, Pixels):
+            return height, width
+        factor = min(LARGEST_FACTOR, self.crop[0][0] ** -0.5)  # at which the smallest crop is as large as the input
+        own = np.median(self.source.stored_sizes()[self.indices.numpy()], axis=0)
+        return tuple(round(max(side, min(factor * side, most))) for side, most in zip((height, width), own.tolist()))
+
+    def _keep_pixels(self, device: torch.device) -> Tensor | None:
+        """All pixels, uint8 N 3 H W: on the device if the split is resident; None where photos are streamed."""
+        if self._pixels is None and (self.resident or self.cache_mb):
+            self._pixels = self._read_all()
+        if self.resident:
+            self._pixels = self._pixels.to(device)
+        return self._pixels
+
+    def _read_all(self) -> Tensor | None:
+        if isinstance(self.source, Pixels):
+            return self.source.images[self.indices]
+        photos = (self.source, self.indices.numpy(), self.kept_size)
+        options = dict(whole=bool(self.crop), num_workers=self.num_workers)
+        pixels = stored_photos(*photos, **options, limit_mb=self.cache_mb) if self.cache_mb else None
+        return read_photos(*photos, **options) if pixels is None and self.resident else pixels
+
+    def _load_kept(self, pixels, plan, device):
         labels = self.labels.to(device)
         for selection in plan:
             chosen = selection.indices.to(device, non_blocking=True)
-            images = self._pixels[chosen]
-            yield images if selection.crops is None else crop_and_resize(images, selection.crops), labels[chosen]
-
-    def _read_all(self) -> Tensor:
-        if isinstance(self.source, Pixels):
-            return self.source.images[self.indices]
-        images = torch.empty(len(self), 3, *self.source.size, dtype=torch.uint8)
-        filled = 0
-        with tqdm(total=len(self), desc=f"reading {self.name} images", unit=" images", leave=False, delay=1) as bar:
-            for batch, _ in self._load_streamed(self.plan(256), torch.device("cpu")):
-                images[filled : filled + len(batch)] = batch
-                filled += len(batch)
-                bar.update(len(batch))
-        return images
+            images = pixels[chosen] if self.resident else pixels[selection.indices].to(device)
+            if selection.crops is not None:
+                images = crop_and_resize(images, selection.crops, self.source.size)
+            yield images, labels[chosen]
 
     def _load_streamed(self, plan, device):
-        requests = [
-            list(zip(self.indices[s.indices].tolist(), s.crops if s.crops is not None else [None] * len(s.indices)))
-            for s in plan
-        ]
-        loader = torch.utils.data.DataLoader(
-            _Reader(self.source),
-            batch_sampler=requests,
-            num_workers=self.num_workers,
-            collate_fn=_collate,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # the worker seed must not advance the global generator
-        )
-        for batch in loader:
-            if isinstance(batch, ValueError):
-                raise batch
-            yield tuple(tensor.to(device, non_blocking=True) for tensor in batch)
-
-
-class _Reader(torch.utils.data.Dataset):
-    """Runs in the workers. An unreadable photo travels as a value, so that its message arrives as it was written."""
-
-    def __init__(self, source: Source):
-        self.source = source
-
-    def __getitem__(self, item):
-        index, crop = item
-        try:
-            return self.source.read(index, crop), self.source.labels[index]
-        except ValueError as error:
-            return error
-
-
-def _collate(samples):
-    for sample in samples:
-        if isinstance(sample, ValueError):
-            return sample
-    images, labels = zip(*samples)
-    return torch.stack(images), torch.stack(labels)
+        if self._reader is None:
+            self._reader = Reader(self.source, self.num_workers, pin_memory=device.type == "cuda")
+        requests = ((self.indices[s.indices].numpy(), None if s.crops is None else s.crops.numpy(), None) for s in plan)
+        for selection, images in zip(plan, self._reader.read(requests)):
+            yield images.to(device, non_blocking=True), self.labels[selection.indices].to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -292,16 +290,23 @@ def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
         raise ValueError(f"{cfg.root} has one class only ({class_names[0]}); a classifier needs at least two")
     labels = sources["train"].labels.numpy()
     indices = cut_splits(labels, cfg, given=sources.keys() - {"train"}, class_names=class_names, seed=seed)
-    total_bytes = sum(len(s.labels) * 3 * s.size[0] * s.size[1] for s in sources.values())
-    resident = cfg.residency == "device" or (cfg.residency == "auto" and total_bytes <= cfg.resident_budget_mb * 1e6)
-    workers = cfg.num_readers
     splits = {}
     for name in SPLITS:
         source = sources.get(name, sources["train"])
         chosen = torch.as_tensor(indices.get(name, np.arange(len(source.labels))))
-        crop = (cfg.augment.scale, cfg.augment.ratio) if cfg.augment.scale else None
-        splits[name] = Split(source, chosen, name=name, resident=resident, crop=crop, num_workers=workers)
+        crop = (cfg.augment.scale, cfg.augment.ratio) if cfg.augment.scale and name == "train" else None
+        splits[name] = Split(source, chosen, name=name, resident=False, crop=crop, num_workers=cfg.num_readers)
+    _choose_place(splits.values(), cfg)
     return Dataset(cfg.dataset, class_names, **splits)
+
+
+def _choose_place(splits: Collection[Split], cfg: DataConfig) -> None:
+    """Decide where pixels are kept: on the device, in a file, or not at all (``data.residency``)."""
+    megabytes = sum(len(split) * 3 * math.prod(split.kept_size) for split in splits) / 1e6
+    resident = cfg.residency == "device" or (cfg.residency == "auto" and megabytes <= cfg.resident_budget_mb)
+    for split in splits:
+        split.resident = resident
+        split.cache_mb = cfg.cache_mb if cfg.residency != "stream" and megabytes <= cfg.cache_mb else 0
 
 
 def load_data_of(config: Config, checkpoint: Mapping) -> Dataset:

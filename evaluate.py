@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.cache import CACHE_HELP
 from common.config_files import split_overrides
 from common.console import run_script
 from common.runs import in_use, open_runs
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=CACHE_HELP, formatter_class=form)
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN | data.root=FOLDER", help="run directories that train.py wrote"
     )

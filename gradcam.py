@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.cache import CACHE_HELP
 from common.config_files import split_overrides
 from common.console import did_you_mean, run_script
 from common.folders import VECTOR_FORMATS
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=CACHE_HELP, formatter_class=form)
     parser.add_argument(
         "runs", nargs="+", metavar="RUN | MODEL | data.root=FOLDER", help="run directories, or timm's names of models"
     )

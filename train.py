@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.cache import CACHE_HELP
 from common.config_files import describe_keys, load_config
 from common.console import print_result, print_table, run_script
 from common.runs import Run, check_directory, check_unchanged, directory_of, resume_command
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="keys of a config, with their defaults:\n  " + "\n  ".join(describe_keys()),
+        epilog="\n  ".join(["keys of a config, with their defaults:", *describe_keys()]) + f"\n\n{CACHE_HELP}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG | section.key=value", help="YAML files, and overrides")

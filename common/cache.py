@@ -7,8 +7,9 @@ from pathlib import Path
 
 VARIABLE = "VIT_VS_SWIN_CACHE"
 CACHE_HELP = (
-    f"what is remembered of image files lies in $XDG_CACHE_HOME/vit-vs-swin, or ~/.cache/vit-vs-swin; the environment "
-    f"variable {VARIABLE} moves it. It can be deleted at any time."
+    "What is remembered of image files, and photos that were resized once (data.cache_mb), lie in\n"
+    f"$XDG_CACHE_HOME/vit-vs-swin, or ~/.cache/vit-vs-swin; {VARIABLE} names another folder.\n"
+    "It can be deleted at any time."
 )
 
 

@@ -82,9 +82,12 @@ class DataConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     """Random changes to training images, applied in batches on the device."""
     residency: Literal["auto", "device", "stream"] = "auto"
-    """Keep all pixels on the device, or stream them through workers; auto: on the device within the budget."""
+    """Keep all pixels on the device, or stream photos from their files through workers; auto: on the device within its
+    budget, else mapped from disk within `cache_mb`, else streamed."""
     resident_budget_mb: PositiveInt = 4096
     """How much `residency: auto` may keep on the device, in MB, over all splits."""
+    cache_mb: Annotated[int, Field(ge=0)] = 20_000
+    """How much disk photos that were resized once may take, in MB, so that later starts need not read them; 0: none."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode photos when streaming; null: one per CPU core, at most 8."""
 

@@ -53,6 +53,7 @@ PATTERN_HINTS = {
 # What changes where and how fast, not what comes out.
 WITHOUT_EFFECT = (
     "output_root",
+    "data.cache_mb",
     "data.num_workers",
     "evaluate.latency_seconds",
     "train.checkpoint_every_steps",
@@ -60,7 +61,7 @@ WITHOUT_EFFECT = (
 )
 
 
-REOPENED = ("data.root", "data.num_workers", "evaluate.batch_size", "evaluate.latency_seconds")
+REOPENED = ("data.root", "data.cache_mb", "data.num_workers", "evaluate.batch_size", "evaluate.latency_seconds")
 """What may be set for a run that is evaluated or explained: where its data lie, and how fast it goes."""
 
 

@@ -56,10 +56,12 @@ def random_crops(
     scale: tuple[float, float],
     ratio: tuple[float, float],
     *,
-    aspect: tuple[int, int],
+    aspect: tuple[int, int] | tuple[Tensor, Tensor],
     generator: torch.Generator,
 ) -> Tensor:
     """Boxes of a random resized crop, B 4: top, left, height, width, as fractions of an image shaped like ``aspect``.
+
+    ``aspect`` is height and width, of all images or (B each) of every one.
 
     Area uniform in ``scale``, aspect ratio log-uniform in ``ratio``, as torchvision's RandomResizedCrop draws them; a side
     that would exceed the image is cut to it instead of drawn again.
@@ -72,13 +74,22 @@ def random_crops(
     return torch.stack([down * (1 - high), right * (1 - wide), high, wide], -1)
 
 
-def _warp(images: Tensor, rows: list[list[Tensor]], fill: int = 0, padding_mode: str = "zeros") -> Tensor:
-    """Sample, bilinearly, where two ``rows`` of three B-vectors (output -> input, in pixels from the centre) point."""
+def _warp(
+    images: Tensor,
+    rows: list[list[Tensor]],
+    fill: int = 0,
+    padding_mode: str = "zeros",
+    size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Sample, bilinearly, where two ``rows`` of three B-vectors (output -> input, in pixels from the centre) point.
+
+    With another ``size`` (H, W) of the output, its pixels are so many steps across the same area.
+    """
     height, width = images.shape[-2:]
     matrices = torch.stack([torch.stack(row, -1) for row in rows], 1)  # B 2 3
     side = matrices.new_tensor([width, height, 2.0])  # pixels from the centre -> [-1, 1]
     theta = (matrices * side / side[:2, None]).to(images.device, non_blocking=True)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    grid = F.affine_grid(theta, [*images.shape[:2], *(size or (height, width))], align_corners=False)
     levels = images.float() - fill  # what lies outside is sampled as 0
     warped = F.grid_sample(levels, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False) + fill
     return warped.round_().to(torch.uint8)

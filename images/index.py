@@ -138,7 +138,7 @@ def _find(known: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
     return known[places]
 
 
-def _decoder() -> str:
+def decoder() -> str:
     """What may change a pixel: other versions of it decode anew."""
     return f"1 Pillow {PIL.__version__} {features.version('libjpeg_turbo') or features.version('jpg')}"
 
@@ -147,15 +147,15 @@ def _load(place: Path) -> np.ndarray:
     nothing = np.zeros(0, RECORD)
     try:
         with np.load(place, allow_pickle=False) as stored:
-            records, decoder = stored["records"], str(stored["decoder"])
+            records, maker = stored["records"], str(stored["decoder"])
     except Exception:  # missing, damaged or foreign: it is made anew
         return nothing
-    return records if records.dtype == RECORD and records.ndim == 1 and decoder == _decoder() else nothing
+    return records if records.dtype == RECORD and records.ndim == 1 and maker == decoder() else nothing
 
 
 def _save(place: Path, records: np.ndarray) -> None:
     content = io.BytesIO()
-    np.savez(content, records=records, decoder=_decoder())
+    np.savez(content, records=records, decoder=decoder())
     try:
         replace_file(place, content.getvalue())
     except OSError as error:

@@ -1,5 +1,7 @@
 """Resize and normalise batches of uint8 images."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,16 +9,38 @@ from torch import Tensor, nn
 from images.augmentation import _warp
 
 
-def crop_and_resize(images: Tensor, crops: Tensor) -> Tensor:
-    """Cut ``crops`` (B 4: top, left, height, width, as fractions of the image) and resize them to H x W, bilinear."""
+def crop_and_resize(images: Tensor, crops: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Cut ``crops`` (B 4: top, left, height, width, as fractions of the image) out of uint8 B 3 h w and resize them.
+
+    To ``size`` (H, W), by default that of the images. Bilinear; where images are larger than ``size``, averaged.
+    """
     height, width = images.shape[-2:]
+    size = size or (height, width)
+    if images.device.type == "cpu" and size != (height, width):
+        return torch.stack([resize(cut(image, crop)[None], size, "bilinear")[0] for image, crop in zip(images, crops)])
     top, left, high, wide = crops.unbind(-1)
     zero = torch.zeros_like(top)
     rows = [
         [wide, zero, (left + wide / 2 - 0.5) * width],
         [zero, high, (top + high / 2 - 0.5) * height],
     ]
-    return _warp(images, rows, padding_mode="border")
+    if size == (height, width):
+        return _warp(images, rows, padding_mode="border")
+    # Twice as many samples as pixels, then means of four: what up to four stored pixels show is averaged, not skipped.
+    samples = _warp(images, rows, padding_mode="border", size=(2 * size[0], 2 * size[1]))
+    return F.avg_pool2d(samples.float(), 2).round_().to(torch.uint8)
+
+
+def cut(image: Tensor, crop: Sequence[float]) -> Tensor:
+    """The pixels of C h w that a crop (top, left, height, width, as fractions) is nearest to; one at least each way."""
+    top, left, high, wide = crop.tolist() if isinstance(crop, Tensor) else crop
+    return image[:, _whole_pixels(top, high, image.shape[-2]), _whole_pixels(left, wide, image.shape[-1])]
+
+
+def _whole_pixels(start: float, length: float, side: int) -> slice:
+    count = max(1, round(length * side))
+    first = min(round(start * side), side - count)
+    return slice(first, first + count)
 
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:

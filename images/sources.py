@@ -23,7 +23,7 @@ from common.console import did_you_mean
 from common.network import require_network
 from images.files import list_classes, open_image
 from images.index import ImageFacts, digest_all, index_images
-from images.preprocessing import crop_and_resize, resize
+from images.preprocessing import crop_and_resize, cut, resize
 
 DETAIL = 2
 """JPEGs are decoded at this many times the pixels that are wanted of them, or more, along each side."""
@@ -44,10 +44,10 @@ class Pixels:
         """Height and width of each image, int N 2."""
         return np.tile(self.size, (len(self.images), 1))
 
-    def read(self, index: int, crop: Tensor | None = None) -> Tensor:
-        """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) is resized to full size."""
+    def read(self, index: int, crop: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) is resized to ``size``."""
         image = self.images[index]
-        return image if crop is None else crop_and_resize(image[None], crop[None])[0]
+        return image if crop is None else crop_and_resize(image[None], crop[None], size)[0]
 
     @cached_property
     def digests(self) -> np.ndarray:
@@ -69,14 +69,22 @@ class Photos:
     facts: ImageFacts | None = None  # of files that were opened already
     left_out: tuple[str, ...] = ()  # files that are not read as images
 
-    def read(self, index: int, crop: Tensor | None = None) -> Tensor:
-        """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) replaces the centre crop."""
-        path = self.paths[index]
+    def centre_crops(self, indices: Tensor) -> Tensor:
+        """What is read of the photos ``indices`` where nothing is cut at random: B 4, as `random_crops`."""
+        sizes = self.stored_sizes()[indices.numpy()].tolist()
+        return torch.tensor([_centre(height, width, self.size) for height, width in sizes])
+
+    def read(self, index: int, crop: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) replaces the centre crop.
+
+        ``size`` (H, W): by default the source's.
+        """
+        path, size = self.paths[index], size or self.size
         if crop is None and self.crop_pct:
-            return crop_like_timm(open_image(path), self.size, self.interpolation, self.crop_pct, self.crop_mode)
+            return crop_like_timm(open_image(path), size, self.interpolation, self.crop_pct, self.crop_mode)
         parts = (1, 1) if crop is None else crop[2:].tolist()
-        detail = tuple(math.ceil(DETAIL * side / part) for side, part in zip(self.size, parts))
-        return fit_image(open_image(path, at_least=detail), self.size, self.interpolation, crop)
+        detail = tuple(math.ceil(DETAIL * side / part) for side, part in zip(size, parts))
+        return fit_image(open_image(path, at_least=detail), size, self.interpolation, crop)
 
     @cached_property
     def digests(self) -> np.ndarray:
@@ -96,11 +104,15 @@ def fit_image(image: Image.Image, size: tuple[int, int], interpolation: str, cro
 
     Cuts at whole pixels, and resizes uint8 tensors: PIL's filter and result, at a multiple of its speed.
     """
-    top, left, high, wide = _centre(image.height, image.width, size) if crop is None else crop.tolist()
-    rows = _whole_pixels(top, high, image.height)
-    columns = _whole_pixels(left, wide, image.width)
-    cut = torch.from_numpy(np.array(np.asarray(image)[rows, columns]))  # h w 3
-    return resize(cut.permute(2, 0, 1)[None], size, interpolation)[0].contiguous()
+    crop = _centre(image.height, image.width, size) if crop is None else crop
+    pixels = _tensor_of(image, crop)
+    return resize(pixels[None], size, interpolation)[0].contiguous()
+
+
+def _tensor_of(image: Image.Image, crop: Sequence[float] | Tensor) -> Tensor:
+    """What ``crop`` cuts out of an RGB image, uint8 3 h w, copied once."""
+    view = np.asarray(image).transpose(2, 0, 1)  # H W 3 -> 3 H W
+    return torch.from_numpy(np.array(cut(view, crop), order="K"))
 
 
 def _centre(height: int, width: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -108,13 +120,6 @@ def _centre(height: int, width: int, size: tuple[int, int]) -> tuple[float, floa
     scale = min(height / size[0], width / size[1])
     high, wide = size[0] * scale / height, size[1] * scale / width
     return (1 - high) / 2, (1 - wide) / 2, high, wide
-
-
-def _whole_pixels(start: float, length: float, side: int) -> slice:
-    """The pixels of a side that a part of it, as fractions, is nearest to; one at least."""
-    count = max(1, round(length * side))
-    first = min(round(start * side), side - count)
-    return slice(first, first + count)
 
 
 def crop_like_timm(

@@ -99,21 +99,15 @@ def test_repeated_augmentation_shows_each_image_several_times():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("augment", [{}, {"scale": [0.3, 1.0]}])
-def test_streaming_gives_what_residency_gives(tmp_path, workers, augment):
+def test_streaming_gives_what_residency_gives(tmp_path, workers):
     make_folder(tmp_path, splits=("train",), size=(16, 16))
     batches = []
     for residency in ("device", "stream"):
-        cfg = folder_config(tmp_path, residency=residency, num_workers=workers, augment=augment)
+        cfg = folder_config(tmp_path, residency=residency, num_workers=workers)
         split = load_dataset(cfg, seed=0).train
         batches.append(list(split.batches(5, CPU, torch.Generator().manual_seed(0))))
-    for (resident, labels), (streamed, other_labels) in zip(*batches):
-        assert torch.equal(labels, other_labels)
-        difference = (resident.int() - streamed.int()).abs()
-        if augment:  # cropped by PIL from the file against cropped by grid_sample from the tensor, of pure noise
-            assert difference.float().mean() < 25
-        else:
-            assert difference.max() == 0
+    for (kept, labels), (streamed, other_labels) in zip(*batches):
+        assert torch.equal(labels, other_labels) and torch.equal(kept, streamed)
 
 
 def test_residency_follows_the_budget(tmp_path):

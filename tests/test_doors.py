@@ -34,4 +34,5 @@ def test_what_arguments_show_is_said_before_torch_is_imported(command, exit_code
     assert done.returncode == exit_code, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy: []"
     assert "Traceback" not in done.stderr
+    assert exit_code or "lie in\n$XDG_CACHE_HOME/vit-vs-swin" in done.stdout
     assert (done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")) if exit_code else not done.stderr
