@@ -7,8 +7,8 @@
     python evaluate.py outputs/vit --export models/vit
     torchrun --nproc_per_node=2 evaluate.py outputs/vit
 
-Writes metrics.json, predictions.npz, report.txt and figures into each run, and for several runs report.html, report.md,
-comparison.json, comparison.csv and figures into outputs/comparisons/. What is not the best checkpoint on the test split
+Writes metrics.json, predictions.npz, report.html, report.txt and figures into each run, and for several runs report.html,
+report.md, comparison.json, .csv, .tex and figures into outputs/comparisons/. What is not the best checkpoint on the test split
 gets -val, -train, -flip or -last in its name.
 """
 
@@ -19,13 +19,15 @@ from pathlib import Path
 
 from common.cache import CACHE_HELP
 from common.config_files import split_overrides
-from common.console import run_script
-from common.runs import in_use, open_runs
+from common.console import did_you_mean, run_script
+from common.folders import VECTOR_FORMATS
+from common.runs import Run, in_use, open_runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    runs = open_runs(args.runs, None if args.images else args.output, args.overrides)
+    runs = open_runs(args.runs, None if args.images else args.output, args.overrides, figure_format=args.format)
+    reference = find_reference(runs, args.reference)
     # What is wrong so far was said at once; torch and its like take seconds to import.
     from common import distributed
     from common.devices import select_device
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.export:
             export(runs[0], args.export, checkpoint=args.checkpoint)
         if len(runs) > 1 and distributed.is_main():
-            compare(runs, variant.suffix, args.output)
+            compare(runs, variant, args.output, reference=reference)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,6 +83,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="predict the photos in a folder: predictions.csv")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the model as timm's hub folders hold it")
+    parser.add_argument(
+        "--reference", metavar="RUN", help="the run that others are compared with (default: the most accurate)"
+    )
+    parser.add_argument("--format", choices=VECTOR_FORMATS, help="write every figure as this beside its PNG")
     parser.add_argument(
         "--output",
         type=Path,
@@ -114,6 +120,21 @@ def check_folders(args: argparse.Namespace) -> None:
         raise ValueError(f"--images {args.images}: no such folder")
     if args.images and args.output and len(args.runs) > 1:
         raise ValueError("--output is one folder; leave it out, so that the predictions of each run go into the run")
+
+
+def find_reference(runs: Sequence[Run], reference: str | None) -> Run | None:
+    """The run of a comparison that --reference names, by its directory or its name."""
+    if reference is None:
+        return None
+    if len(runs) == 1:
+        raise ValueError(f"--reference {reference}: is for a comparison; name another run, or leave it out")
+    for run in runs:
+        if reference == run.config.name or Path(reference).resolve() == run.directory.resolve():
+            return run
+    known = [run.config.name for run in runs]
+    raise ValueError(
+        f"--reference {reference}: is none of the runs that are compared{did_you_mean(reference, known)}: {', '.join(known)}"
+    )
 
 
 if __name__ == "__main__":

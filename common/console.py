@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +39,11 @@ def run_script(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def command_line() -> str:
+    """What was typed, to be typed again."""
+    return shlex.join(["python", *sys.argv])
 
 
 def did_you_mean(name: str, known: Iterable[str], *, count: int = 1, cutoff: float = 0.6) -> str:

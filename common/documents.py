@@ -35,7 +35,7 @@ class Section:
 
     title: str
     table: Sequence[Mapping[str, str]] = ()  # rows of readable cells, with the same keys
-    findings: Sequence[str] = ()  # sentences
+    findings: Sequence[str] | Mapping[str, Sequence[str]] = ()  # sentences, or such lists under headings
     figures: Mapping[str, str] = field(default_factory=dict)  # file name -> caption
     text: str = ""  # a paragraph that comes first
     commands: Sequence[str] = ()
@@ -48,6 +48,11 @@ class Section:
 def format_interval(interval: Sequence[float], *, unit: str = " %") -> str:
     """Bounds that are fractions, in percent."""
     return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{unit}"
+
+
+def _grouped(findings: Sequence[str] | Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    """Heading -> sentences; the heading of a plain list is empty."""
+    return findings if isinstance(findings, Mapping) else {"": findings} if findings else {}
 
 
 # ---------------------------------------------------------------- CSV
@@ -80,7 +85,9 @@ def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "", abou
         lines += ["", f"## {_md(section.title)}", ""] if section.title else [""]
         lines += [_md(section.text), ""] if section.text else []
         lines += [*_markdown_table(section.table), ""] if section.table else []
-        lines += [f"- {_md(finding)}" for finding in section.findings]
+        for heading, findings in _grouped(section.findings).items():
+            lines += [f"### {_md(heading)}", ""] if heading else []
+            lines += [*(f"- {_md(finding)}" for finding in findings), *([""] if heading else [])]
         for name, caption in section.figures.items():
             lines += ["", f"![{_md(caption)}]({quote(name)})", "", f"*{_md(caption)}*"]
         lines += ["", "```sh", *section.commands, "```"] if section.commands else []
@@ -145,8 +152,9 @@ def _anchors(titles: Sequence[str]) -> list[str]:
 def _html_section(section: Section, images: Mapping[str, bytes]) -> str:
     parts = [f"<p>{html.escape(section.text)}</p>"] if section.text else []
     parts += [_html_table(section.table)] if section.table else []
-    if section.findings:
-        parts.append("<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in section.findings) + "</ul>")
+    for heading, findings in _grouped(section.findings).items():
+        parts += [f"<h3>{html.escape(heading)}</h3>"] if heading else []
+        parts.append("<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in findings) + "</ul>")
     parts += [_html_figure(images[name], caption) for name, caption in section.figures.items()]
     parts += [_html_overlays(section.overlays)] if section.overlays else []
     parts += [f"<pre>{html.escape(chr(10).join(section.commands))}</pre>"] if section.commands else []
@@ -179,13 +187,14 @@ def _data_url(image: bytes) -> str:
 
 
 def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
-    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in rows[0])
-    texts = {
-        title for title in list(rows[0])[1:] if max(len(str(row[title])) for row in rows) > 32
-    }  # read, not compared
-    opening = {title: '<td class="text">' if title in texts else "<td>" for title in rows[0]}
+    """Columns of numbers stand on the right, columns of words on the left."""
+    cells = {title: [str(row[title]) for row in rows] for title in rows[0]}
+    words = {title for title, column in cells.items() if not any(re.match(r"[-+−<]? ?[\d.]", cell) for cell in column)}
+    words |= {title for title, column in cells.items() if max(map(len, column)) > 40}
+    kinds = {title: ' class="words"' if title in words else "" for title in cells}
+    head = "".join(f'<th scope="col"{kind}>{html.escape(title)}</th>' for title, kind in kinds.items())
     body = "".join(
-        f"<tr>{''.join(f'{opening[title]}{html.escape(_keep_together(str(cell)))}</td>' for title, cell in row.items())}</tr>"
+        f"<tr>{''.join(f'<td{kinds[title]}>{html.escape(_keep_together(str(row[title])))}</td>' for title in cells)}</tr>"
         for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -193,7 +202,7 @@ def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 def _keep_together(cell: str) -> str:
     """The cell of a wide table may be wrapped, but not within an interval."""
-    return re.sub(r"(?<=,) |(?<=\d) (?=to )|(?<=to) ", "\N{NO-BREAK SPACE}", cell)
+    return re.sub(r"(?<=,) |(?<=\d) (?=to )|(?<=to) |(?<=<) ", "\N{NO-BREAK SPACE}", cell)
 
 
 # ---------------------------------------------------------------- LaTeX

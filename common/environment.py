@@ -46,6 +46,14 @@ def _cpu_name() -> str:
         return platform.processor() or "unknown processor"
 
 
+def code_version() -> str:
+    """The commit of this project's code, and whether it was changed since."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return "unknown"
+    return commit[:10] + (" (changed)" if _git("status", "--porcelain", "--untracked-files=no") else "")
+
+
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(

@@ -116,22 +116,27 @@ def number_marker(number: str) -> dict:
     return dict(color=DARK, linestyle="", marker=marker, markersize=size, markeredgewidth=0)
 
 
-def class_rows(class_names: Sequence[str], seen: np.ndarray, title: str | None) -> tuple[Figure, Axes, int]:
-    """A panel with one row a class, first on top, and the length of its whiskers' caps (0 where rows are narrow).
+def class_rows(
+    class_names: Sequence[str], seen: np.ndarray, title: str | None, count: int = 1
+) -> tuple[Figure, list[Axes], int]:
+    """Panels with one row a class, first on top, at most three side by side, and the length of their whiskers' caps.
 
-    A class that was not seen (bool K) gets the words "no images".
+    A class that was not seen (bool K) gets the words "no images". Caps are 0 where rows are narrow.
     """
     names, step = [shorten(name) for name in class_names], math.ceil(len(class_names) / MAX_LABELS)
     pitch, size, caps = (0.3, TICK_SIZE, 2) if len(names) <= 30 else (0.15, 7, 0)
-    figure = new_figure(5 + text_width(names, size), min(len(names), MAX_LABELS) * pitch + 1.2, title)
-    axes = figure.subplots()
-    place = dict(transform=axes.get_yaxis_transform(), va="center", fontsize=size, style="italic", color=DARK)
-    for row in np.flatnonzero(~seen)[::step]:
-        axes.text(0.01, row, "no images", **place)
-    axes.set_yticks(np.arange(0, len(names), step), names[::step])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    tidy(axes, grid="x", tick_size=size)
-    return figure, axes, caps
+    columns = min(count, 3)
+    height = (min(len(names), MAX_LABELS) * pitch + 0.8) * math.ceil(count / columns) + 0.4
+    figure = new_figure((5 if count == 1 else 3.3 * columns) + text_width(names, size), height, title)
+    grid = panels(figure, count, columns, sharey=True)
+    for axes in grid:
+        place = dict(transform=axes.get_yaxis_transform(), va="center", fontsize=size, style="italic", color=DARK)
+        for row in np.flatnonzero(~seen)[::step]:
+            axes.text(0.01, row, "no images", **place)
+        axes.set_yticks(np.arange(0, len(names), step), names[::step])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        tidy(axes, grid="x", tick_size=size)
+    return figure, grid, caps
 
 
 def label_points(axes: Axes, points: np.ndarray, texts: Sequence[str], obstacles: Sequence[np.ndarray] = ()) -> None:

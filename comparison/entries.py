@@ -1,10 +1,11 @@
-"""Several evaluated runs side by side: may they be compared, which differences are real, what do they cost.
+"""Several evaluated runs side by side, and whether they may be compared.
 
 Runs that differ in nothing but their seed count as one model.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 
 from common.config_files import differing_values
@@ -21,12 +22,54 @@ class Entry:
     """One evaluated run."""
 
     name: str
+    """As the report calls it: without what the names of all runs begin with."""
     run: Run
     metrics: dict
     training: dict  # train.json
     predictions: Predictions
     class_names: list[str]
     corruptions: dict | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a report tells of."""
+
+    entries: Sequence[Entry]
+    groups: Mapping[str, Sequence[Entry]]
+    """Models by name, each with one run per seed."""
+    pairs: Sequence[dict]
+    """Of `significance.compare_pairs`."""
+    seeds: Mapping[str, dict]
+    """Of each model what `significance.summarize_seeds` says."""
+    reference: str
+    """The model with which the others are compared."""
+
+    @property
+    def seeded(self) -> bool:
+        """Whether a model has several seeds."""
+        return len(self.groups) < len(self.entries)
+
+    @property
+    def firsts(self) -> list[Entry]:
+        """A run of each model, the first of its seeds; of a single model all runs."""
+        return [group[0] for group in self.groups.values()] if len(self.groups) > 1 else list(self.entries)
+
+
+def shorten_names(names: Sequence[str]) -> list[str]:
+    """The names without what all begin with, up to a separator, as long as each rest begins with a letter."""
+    shared = commonprefix(names)
+    for end in sorted({match.end() for match in re.finditer(r"[/_.+-]", shared)}, reverse=True):
+        rests = [name[end:] for name in names]
+        if len(names) > 1 and all(rest[:1].isalpha() for rest in rests):
+            return rests
+    return list(names)
+
+
+def read_entries(runs: Sequence[Run], suffix: str) -> list[Entry]:
+    """The runs, each under its short name, from the files that carry ``suffix`` in their names."""
+    names = shorten_names([run.config.name for run in runs])
+    return [replace(read_entry(run, suffix), name=name) for run, name in zip(runs, names)]
 
 
 def read_entry(run: Run, suffix: str) -> Entry:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from common.plotting import (
     BLUE,
@@ -21,18 +21,16 @@ from common.plotting import (
     PLAIN_TICKS,
     SKY,
     TICK_SIZE,
-    VERMILLION,
     class_rows,
-    label_points,
     legend_entry,
     new_figure,
-    number_marker,
     panels,
     plot_known,
     readable,
     run_style,
     scientific_ticks,
     shared_legend,
+    text_width,
     tidy,
     wrap,
 )
@@ -144,7 +142,8 @@ def _run_rows(names: Sequence[str], title: str | None, count: int = 1) -> tuple[
     labels = [wrap(name, 3, TICK_SIZE) for name in names]
     lines = max(label.count("\n") + 1 for label in labels)
     height = len(names) * max(0.3, 0.1 + 0.15 * lines) + 0.8
-    figure = new_figure(8 if count == 1 else 12, height * math.ceil(count / 2), title)
+    width = np.clip(4.5 + text_width(labels, TICK_SIZE), 5.5, 8) if count == 1 else 12
+    figure = new_figure(width, height * math.ceil(count / 2), title)
     grid = panels(figure, count, 2, sharey=True)
     for axes in grid:
         axes.set_yticks(range(len(names)), labels)
@@ -187,125 +186,37 @@ def _write_beside(axes: Axes, texts: Sequence[str]) -> None:
 
 
 def per_class_differences(
-    difference: np.ndarray,
-    interval: np.ndarray,
+    differences: Mapping[str, tuple[np.ndarray, np.ndarray]],
     class_names: Sequence[str],
     *,
-    names: tuple[str, str],
+    reference: str,
     title: str | None = None,
 ) -> Figure:
-    """By how much the first of two runs is better than the second, class by class, largest difference on top.
+    """By how much each run is better than the reference, class by class, a panel for each run in one scale.
 
     Args:
-        difference: K, accuracy of the first minus that of the second, fractions; NaN for a class that never occurs,
-            which gets an empty row at the bottom.
-        interval: K 2, lower and upper bound of each.
-        names: the two runs.
+        differences: run to its differences (K, accuracy less that of the reference, fractions; NaN for a class that never
+            occurs) and their intervals (K 2).
+        class_names: K; they keep their order, the first on top.
+        reference: the run that all are compared with.
     """
-    difference, interval = 100 * np.asarray(difference, dtype=float), 100 * np.asarray(interval, dtype=float)
-    order = np.argsort(-difference, kind="stable")  # NaN sorts last
-    difference, interval = difference[order], interval[order]
-    seen = np.isfinite(difference)
-    figure, axes, caps = class_rows([class_names[i] for i in order], seen, title)
-    for name, color, better in zip(names, (BLUE, ORANGE), (difference > 0, difference < 0), strict=True):
-        axes.barh(np.flatnonzero(better), difference[better], height=0.7, color=color)
-        legend_entry(axes, f"{name} is better", color=color, linewidth=6)  # also where no class is
-    axes.plot(difference[difference == 0], np.flatnonzero(difference == 0), "|", color=DARK, markersize=6)
-    style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
-    axes.errorbar(interval[seen].mean(axis=1), np.flatnonzero(seen), xerr=np.ptp(interval[seen], axis=1) / 2, **style)
-    axes.axvline(0, color=DARK, linewidth=0.8)
-    reach = 1.05 * max([1.0, *np.abs(interval[seen]).ravel()])
-    axes.set(xlim=(-reach, reach), xlabel="difference in accuracy (percentage points)")
+    found = {run: (100 * np.asarray(values), 100 * np.asarray(bounds)) for run, (values, bounds) in differences.items()}
+    seen = np.isfinite(next(iter(found.values()))[0])
+    figure, grid, caps = class_rows(class_names, seen, title, count=len(found))
+    reach = 1.05 * max([1.0, *(np.abs(bounds[seen]).max() for _, bounds in found.values() if seen.any())])
+    for axes, (run, (difference, interval)) in zip(grid, found.items(), strict=True):
+        for word, color, apart in (("better", BLUE, difference > 0), ("worse", ORANGE, difference < 0)):
+            axes.barh(np.flatnonzero(apart), difference[apart], height=0.7, color=color)
+            legend_entry(axes, f"{word} than {reference}", color=color, linewidth=6)  # also where no class is
+        axes.plot(difference[difference == 0], np.flatnonzero(difference == 0), "|", color=DARK, markersize=6)
+        style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
+        middle, half = interval[seen].mean(axis=1), np.ptp(interval[seen], axis=1) / 2
+        axes.errorbar(middle, np.flatnonzero(seen), xerr=half, **style)
+        axes.axvline(0, color=DARK, linewidth=0.8)
+        axes.set_title(wrap(run, 2.5, LABEL_SIZE), fontsize=LABEL_SIZE)
+        axes.set(xlim=(-reach, reach), xlabel="difference (percentage points)")
     shared_legend(figure)
     return figure
-
-
-# Accuracy against what it costs
-
-
-def pareto_front(costs: Sequence[float], accuracy: Sequence[float]) -> np.ndarray:
-    """The runs, bool N, that no other run beats: as accurate for less, or more accurate for as much or less.
-
-    Of runs that are equal in both all are kept. A run with NaN in either is not compared.
-    """
-    costs, accuracy = np.asarray(costs, dtype=float), np.asarray(accuracy, dtype=float)
-    as_good = (costs <= costs[:, None]) & (accuracy >= accuracy[:, None])  # [i, j]: j is as good as i in both
-    better = (costs < costs[:, None]) | (accuracy > accuracy[:, None])
-    return np.isfinite(costs) & np.isfinite(accuracy) & ~(as_good & better).any(axis=1)
-
-
-def accuracy_against_cost(
-    names: Sequence[str],
-    accuracy: Sequence[float],
-    intervals: np.ndarray | None,
-    costs: Mapping[str, Sequence[float]],
-    *,
-    title: str | None = None,
-) -> Figure:
-    """Accuracy against each cost, a panel each, with the runs on the Pareto front coloured and joined by steps.
-
-    Points carry their run's name where names are short and few, else a number that the legend explains.
-
-    Args:
-        accuracy: N fractions.
-        intervals: N 2, lower and upper bound; None draws none.
-        costs: what is paid (with its unit), to N values. NaN: the run is left out of that panel, which says so. The axis
-            is logarithmic where they are positive and the largest is more than ten times the smallest.
-    """
-    accuracy = 100 * np.asarray(accuracy, dtype=float)
-    bounds = 100 * np.asarray(intervals, dtype=float) if intervals is not None else None
-    direct = len(names) <= 6 and max(map(len, names)) <= 12
-    labels = list(names) if direct else [str(number) for number in range(1, len(names) + 1)]
-    columns = 2 if len(costs) == 4 else min(len(costs), 3)
-    figure = new_figure(max(1.0 + 3.3 * columns, 5.5), 0.6 + 3.2 * math.ceil(len(costs) / columns), title)
-    grid = panels(figure, len(costs), columns, sharey=True)
-    obstacles = []
-    for axes, (cost, values) in zip(grid, costs.items(), strict=True):
-        obstacles.append(_draw_costs(axes, np.asarray(values, dtype=float), accuracy, bounds))
-        missing = [label for label, x, y in zip(labels, values, accuracy, strict=True) if not np.isfinite(x + y)]
-        note = f"\nwithout a value: {', '.join(missing)}" if missing else ""
-        axes.set_xlabel(wrap(cost + note, 3, LABEL_SIZE))
-        tidy(axes)
-    for axes in grid[::columns]:
-        axes.set_ylabel("accuracy (%)")
-    if not direct:
-        for label, name in zip(labels, names, strict=True):
-            legend_entry(grid[0], name, **number_marker(label))
-    shared_legend(figure)
-    figure.draw_without_rendering()
-    for axes, values, lines in zip(grid, costs.values(), obstacles, strict=True):
-        points = np.column_stack([values, accuracy]).astype(float)
-        runs = np.flatnonzero(np.isfinite(points).all(axis=1))
-        label_points(axes, points[runs], [labels[i] for i in runs], lines)
-    return figure
-
-
-def _draw_costs(axes: Axes, costs: np.ndarray, accuracy: np.ndarray, bounds: np.ndarray | None) -> list[np.ndarray]:
-    """One panel of `accuracy_against_cost`, without its labels. Returns the lines that no label should cover."""
-    known, front, lines = np.isfinite(costs + accuracy), pareto_front(costs, accuracy), []
-    if bounds is not None:
-        style = dict(fmt="none", ecolor=GREY, elinewidth=1, capsize=2, label="95 % interval")
-        axes.errorbar(costs[known], bounds[known].mean(axis=1), yerr=np.ptp(bounds[known], axis=1) / 2, **style)
-        lines = [np.column_stack([[costs[i]] * 2, bounds[i]]) for i in np.flatnonzero(known)]
-    steps = np.flatnonzero(front)[np.lexsort((accuracy[front], costs[front]))]
-    style = dict(color=VERMILLION, linewidth=1.2, markersize=7)
-    axes.step(costs[steps], accuracy[steps], "o-", where="post", **style, label="Pareto front")
-    for i in range(len(steps) - 1):
-        left, right = steps[i : i + 2]
-        corner = [costs[right], accuracy[left]]
-        lines += [np.array([end, corner]) for end in ([costs[left], accuracy[left]], [costs[right], accuracy[right]])]
-    axes.plot(costs[known & ~front], accuracy[known & ~front], "o", color=GREY, markersize=6)
-    axes.margins(0.12)
-    if known.any() and costs[known].min() > 0 and costs[known].max() > 10 * costs[known].min():
-        decades = np.log10(costs[known].max() / costs[known].min())
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)))
-        axes.xaxis.set_minor_locator(NullLocator())
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.xaxis.set_major_formatter(PLAIN_TICKS)
-    axes.yaxis.set_major_formatter(PLAIN_TICKS)
-    return lines
 
 
 # One line a run

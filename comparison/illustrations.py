@@ -1,66 +1,89 @@
 """Evaluated runs -> the figures of their comparison, each with a caption."""
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from comparison import figures
-from comparison.entries import Entry
+from comparison.entries import Comparison, Entry
+from comparison.pareto import accuracy_against_cost
 from comparison.significance import class_differences
-from data import load_dataset
+from data import Split, load_dataset
 from evaluation import figures as evaluation_figures
 from evaluation.corruptions import SEVERITIES, by_severity
+from evaluation.metrics import confusion_counts
 from evaluation.predictions import Predictions
 
 
-def draw(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Figure, str]]:
+def draw(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
     """File name -> figure and caption."""
-    names = [entry.name for entry in entries]
-    metrics = [entry.metrics for entry in entries]
-    accuracy = [values["accuracy"] for values in metrics]
-    intervals = np.array([values["accuracy_ci95"] for values in metrics])
-    latency = [values["latency_ms"]["1"]["median"] for values in metrics]
-    params = [values["params"] / 1e6 for values in metrics]
-    seeded = len(groups) < len(entries)
-    drawn = {
-        "accuracy.png": (
-            figures.comparison_bars(
-                names, accuracy, intervals=intervals, ylabel="accuracy, 95 % interval", percent=True
-            ),
-            "Accuracy with its 95 % Wilson interval.",
-        ),
-        "cost.png": _draw_cost(groups, seeded=seeded),
-        "overview.png": (
-            figures.overview(
-                names,
-                {
-                    f"{metrics[0]['split']} accuracy": (accuracy, intervals, True),
-                    "top-1 error": ([m["top1_error"] for m in metrics], 1 - intervals[:, ::-1], True),
-                    "model size (M parameters)": (params, None, False),
-                    "inference time (ms/image, batch 1)": (latency, None, False),
-                },
-            ),
-            "Accuracy, error, size and inference time.",
-        ),
-        "curves.png": (
-            figures.overlaid_curves({entry.name: _columns(entry.run.read_log()) for entry in entries}),
-            "Training curves: loss, accuracy and learning rate by epoch.",
-        ),
-    }
-    if seeded:
-        seeds = [[entry.metrics["accuracy"] for entry in group] for group in groups.values()]
-        drawn["seeds.png"] = (
-            figures.grouped_accuracy(list(groups), seeds),
-            "Accuracy of every seed, with mean and standard deviation.",
-        )
-    drawn |= (
-        _draw_targets(entries)
+    entries, groups, seeded = comparison.entries, comparison.groups, comparison.seeded
+    return (
+        {"accuracy.png": _draw_accuracy(comparison)}
+        | _draw_differences(comparison)
+        | {"confusion.png": _draw_confusion(comparison)}
+        | _draw_disagreements(comparison)
+        | {"cost.png": _draw_cost(groups, seeded=seeded), "overview.png": _draw_overview(entries)}
         | _draw_corruptions(entries)
-        | _draw_differences(groups, seeded=seeded)
-        | _draw_disagreements(entries)
+        | {"curves.png": _draw_curves(entries)}
+        | _draw_targets(entries)
     )
-    return drawn
+
+
+def _draw_accuracy(comparison: Comparison) -> tuple[Figure, str]:
+    if comparison.seeded:
+        accuracies = [[entry.metrics["accuracy"] for entry in group] for group in comparison.groups.values()]
+        figure = figures.grouped_accuracy(list(comparison.groups), accuracies)
+        return figure, "Accuracy of every seed, with mean and standard deviation over the seeds of a model."
+    metrics = [entry.metrics for entry in comparison.entries]
+    figure = figures.comparison_bars(
+        [entry.name for entry in comparison.entries],
+        [values["accuracy"] for values in metrics],
+        intervals=np.array([values["accuracy_ci95"] for values in metrics]),
+        ylabel="accuracy, 95 % interval",
+        percent=True,
+    )
+    caption = (
+        "Accuracy of each run with its 95 % interval (Wilson), over images. Intervals that overlap do not mean that "
+    )
+    return (
+        figure,
+        caption + "two runs are alike: they saw the same images, and their difference has an interval of its own.",
+    )
+
+
+def _draw_overview(entries: Sequence[Entry]) -> tuple[Figure, str]:
+    metrics = [entry.metrics for entry in entries]
+    accuracy, intervals = [m["accuracy"] for m in metrics], np.array([m["accuracy_ci95"] for m in metrics])
+    quantities = {
+        f"{metrics[0]['split']} accuracy": (accuracy, intervals, True),
+        "top-1 error": ([m["top1_error"] for m in metrics], 1 - intervals[:, ::-1], True),
+        "model size (M parameters)": ([m["params"] / 1e6 for m in metrics], None, False),
+        "inference time (ms/image, batch 1)": ([m["latency_ms"]["1"]["median"] for m in metrics], None, False),
+    }
+    figure = figures.overview([entry.name for entry in entries], quantities)
+    return figure, "Every run at a glance: accuracy and error with 95 % intervals, size, and median inference time."
+
+
+def _draw_curves(entries: Sequence[Entry]) -> tuple[Figure, str]:
+    figure = figures.overlaid_curves({entry.name: _columns(entry.run.read_log()) for entry in entries})
+    return figure, (
+        "Loss, accuracy and learning rate by epoch. Where labels are smoothed or mixed, the training loss is of those labels, "
+        "and the validation loss of the true ones."
+    )
+
+
+def _draw_confusion(comparison: Comparison) -> tuple[Figure, str]:
+    names = comparison.entries[0].class_names
+    counts = {
+        model: sum(confusion_counts(entry.predictions, len(names)) for entry in group)
+        for model, group in comparison.groups.items()
+    }
+    caption = "How often a true class (row) is taken for another (column): images, and their share of the true class. "
+    caption += "Colours are linear in the share." + (" Counts of all seeds together." if comparison.seeded else "")
+    return evaluation_figures.confusion_matrices(counts, names), caption
 
 
 def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[Figure, str]:
@@ -77,7 +100,7 @@ def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[
     accuracy, intervals = means(lambda m: m["accuracy"]), means(lambda m: m["accuracy_ci95"])
     caption = "Accuracy against cost; the line joins the models that no other beats in both (Pareto front)."
     caption += " A model of several seeds stands at their mean, with the mean of their intervals." if seeded else ""
-    return figures.accuracy_against_cost(list(groups), accuracy, intervals, costs), caption
+    return accuracy_against_cost(list(groups), accuracy, intervals, costs), caption
 
 
 def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
@@ -112,59 +135,80 @@ def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]
     return {"corruptions.png": (figure, caption)}
 
 
-def _draw_differences(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> dict[str, tuple[Figure, str]]:
-    """Accuracy of every model less that of the first, class by class, each by the first of its seeds."""
-    reference, *others = [group[0] for group in groups.values()]
-    first = reference.name
-    labels, drawn = reference.predictions.labels, {}
-    for number, entry in enumerate(others, 1):
-        hits = entry.predictions.correct, reference.predictions.correct
-        differences, intervals = class_differences(*hits, labels, len(entry.class_names))
-        figure = figures.per_class_differences(differences, intervals, entry.class_names, names=(entry.name, first))
-        caption = (
-            f"Accuracy of {entry.name} less that of {first}, class by class, with intervals that hold for all classes at "
-            "once with 95 %."
-        )
-        caption += " One seed of each model." if seeded else ""
-        drawn[f"class_differences-{number}.png"] = (figure, caption)
-    return drawn
+def _draw_differences(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
+    """Accuracy of every model less that of the reference, class by class, each by the first of its seeds."""
+    if len(comparison.groups) < 2:
+        return {}
+    reference = comparison.groups[comparison.reference][0]
+    labels, names = reference.predictions.labels, reference.class_names
+    differences = {
+        model: class_differences(group[0].predictions.correct, reference.predictions.correct, labels, len(names))
+        for model, group in comparison.groups.items()
+        if model != comparison.reference
+    }
+    caption = (
+        f"Accuracy less that of {comparison.reference}, class by class, with intervals that hold for all classes of a panel at "
+        "once with 95 %."
+    )
+    caption += " By the first seed of each model." if comparison.seeded else ""
+    figure = figures.per_class_differences(differences, names, reference=comparison.reference)
+    return {"class_differences.png": (figure, caption)}
 
 
-def _draw_disagreements(entries: Sequence[Entry], limit: int = 15) -> dict[str, tuple[Figure, str]]:
-    """Images that some runs get right and others wrong, those first on which they are surest of their different minds."""
-    positions = disagreements([entry.predictions for entry in entries])[:limit]
+def _draw_disagreements(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
+    """Images that some runs get right and others wrong, each run in turn being right."""
+    entries = comparison.firsts
+    positions = disagreements([entry.predictions for entry in entries])
     if not len(positions):
         return {}
-    data = entries[0].run.config.data
-    dataset = load_dataset(data, seed=data.split_seed)
-    split = dataset.split(entries[0].metrics["split"])
-    if not split.has_fingerprint(entries[0].metrics["fingerprint"]):
-        raise ValueError(
-            f"{data.root} holds other {split.name} images than {entries[0].run.directory} was evaluated on; evaluate it anew"
-        )
-    captions = []
+    split = load_images(entries[0])
+    names, captions = entries[0].class_names, []
     for i in positions:
-        lines = [(f"{split.name}-{i}: {entries[0].class_names[split.labels[i]]}", None)]
+        lines = [(f"{split.name}-{i}: {names[split.labels[i]]}", None)]
         for entry in entries:
-            predicted = entry.predictions.predicted[i]
-            lines.append((f"{entry.name}: {entry.class_names[predicted]}", bool(entry.predictions.correct[i])))
+            guess = names[entry.predictions.predicted[i]]
+            lines.append((f"{entry.name}: {guess}", bool(entry.predictions.correct[i])))
         captions.append(lines)
     images = [split.image(int(i)).permute(1, 2, 0).numpy() for i in positions]  # 3 H W -> H W 3
-    return {
-        "disagreements.png": (
-            evaluation_figures.image_grid(images, captions),
-            "Images that one run gets right and another wrong.",
-        )
-    }
+    caption = (
+        "Images that one run gets right and another wrong: each run in turn is the one that is right, and its clearest "
+    )
+    caption += "cases come first. Below each image its true class, then what each run says."
+    caption += " The first seed of each model." if comparison.seeded and len(comparison.groups) > 1 else ""
+    return {"disagreements.png": (evaluation_figures.image_grid(images, captions), caption)}
 
 
-def disagreements(predictions: Sequence[Predictions]) -> np.ndarray:
-    """Positions of images that some get right and others wrong, by the spread of the true class's probability."""
+def load_images(entry: Entry) -> Split:
+    """The images that the run was evaluated on. Raises ValueError if they are others than then."""
+    data = entry.run.config.data
+    dataset = load_dataset(data, seed=data.split_seed)
+    split = dataset.split(entry.metrics["split"])
+    dataset.check_images({split.name: entry.metrics["fingerprint"]})
+    return split
+
+
+def disagreements(predictions: Sequence[Predictions], limit: int = 15) -> np.ndarray:
+    """Positions of images that some get right and others wrong, each in turn being right, its clearest cases first.
+
+    A case is clear if the true class has a high probability for the one that is right and a low one for one that is wrong.
+    """
     correct = np.stack([p.correct for p in predictions])
     rows = np.arange(correct.shape[1])
     truth = np.stack([p.probabilities[rows, p.labels] for p in predictions])
-    split = np.flatnonzero(correct.any(axis=0) & ~correct.all(axis=0))
-    return split[np.argsort(-np.ptp(truth, axis=0)[split], kind="stable")]
+    apart = correct.any(axis=0) & ~correct.all(axis=0)
+    lowest = np.where(correct, np.inf, truth).min(axis=0)  # of those that are wrong
+    queues = []
+    for own, hits in zip(truth, correct):
+        cases = np.flatnonzero(apart & hits)
+        queues.append(deque(cases[np.argsort(lowest[cases] - own[cases], kind="stable")].tolist()))
+    chosen: dict[int, None] = {}
+    while any(queues) and len(chosen) < limit:
+        for queue in queues:
+            while queue and queue[0] in chosen:
+                queue.popleft()
+            if queue:
+                chosen[queue.popleft()] = None
+    return np.array(list(chosen)[:limit], dtype=int)
 
 
 def _columns(log: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

@@ -118,7 +118,7 @@ def per_class_accuracy(
     accuracy, interval = 100 * np.asarray(accuracy, dtype=float), 100 * np.asarray(interval, dtype=float)
     seen = np.isfinite(accuracy)
     rows = np.flatnonzero(seen)
-    figure, axes, caps = class_rows(class_names, seen, title)
+    figure, (axes,), caps = class_rows(class_names, seen, title)
     axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
     style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
     axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)

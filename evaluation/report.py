@@ -11,7 +11,7 @@ from common.console import print_result, print_table
 from common.documents import format_interval
 from common.runs import Run
 from data import Split
-from evaluation import calibration, confidence, figures, metrics
+from evaluation import calibration, confidence, figures, metrics, page
 from evaluation.predictions import Predictions
 from evaluation.variant import Variant
 
@@ -51,7 +51,9 @@ def finish(
         *[run.save_figure(f"figures/{name}{suffix}.png", figure) for name, figure in figures_.items()],
         *written,
     ]
-    print_table(summary(run, result))
+    rows = summary(run, result)
+    written.insert(0, page.save_page(run, suffix, result, rows))
+    print_table(rows)
     short = ("split", "accuracy", "accuracy_ci95", "loss", "ece", "params", "gmacs")
     print_result({"run": str(run.directory)} | {key: result[key] for key in short}, written)
 

@@ -14,6 +14,7 @@ import pytest
 
 from common.documents import Overlay, Section, escape_latex, to_csv, to_html, to_latex, to_markdown
 from comparison import figures as comparison_figures
+from comparison.pareto import accuracy_against_cost
 from evaluation import figures as evaluation_figures
 
 HOSTILE = (
@@ -145,7 +146,7 @@ def test_figures_draw_a_name_as_it_is():
     drawn = [
         evaluation_figures.confusion_matrix(np.eye(count, dtype=int), names, title=names[1]),
         evaluation_figures.per_class_accuracy(shares, np.stack([shares, shares], 1), names, title=names[1]),
-        comparison_figures.accuracy_against_cost(names, shares, None, {"$cost$": shares}, title=names[1]),
+        accuracy_against_cost(names, shares, None, {"$cost$": shares}, title=names[1]),
         comparison_figures.comparison_bars(names, shares, ylabel=r"$\bad{$"),
     ]
     for figure in drawn:

@@ -7,6 +7,7 @@ from support import class_names, layout_faults, training_log
 
 from common import plotting
 from comparison import figures as comparison_figures
+from comparison import pareto
 from evaluation import figures as evaluation_figures
 
 
@@ -47,18 +48,18 @@ def test_pareto_front_is_what_a_search_over_all_pairs_finds(levels):
             )
             for i in range(12)
         ]
-        assert comparison_figures.pareto_front(costs, accuracy).tolist() == expected
+        assert pareto.pareto_front(costs, accuracy).tolist() == expected
 
 
 def test_pareto_front_keeps_equal_runs_and_drops_the_dearer_of_equally_accurate_ones():
-    front = comparison_figures.pareto_front([1, 1, 2, 3], [0.9, 0.9, 0.9, 0.95])
+    front = pareto.pareto_front([1, 1, 2, 3], [0.9, 0.9, 0.9, 0.95])
     assert front.tolist() == [True, True, False, True]
 
 
 def test_accuracy_against_cost_draws_the_front_as_steps():
     costs = {"GMACs": [0.5, 20, 4, 1], "ms per image": [1, 2, 3, 4]}
     accuracy = np.array([0.8, 0.95, 0.9, 0.7])
-    figure = comparison_figures.accuracy_against_cost(["a", "b", "c", "d"], accuracy, around(accuracy), costs)
+    figure = pareto.accuracy_against_cost(["a", "b", "c", "d"], accuracy, around(accuracy), costs)
     macs, time = figure.axes
     (front,) = (line for line in macs.lines if line.get_label() == "Pareto front")
     np.testing.assert_allclose(front.get_xydata(), [[0.5, 80], [4, 90], [20, 95]])
@@ -71,7 +72,7 @@ def test_accuracy_against_cost_draws_the_front_as_steps():
 
 def test_accuracy_against_cost_names_the_runs_without_a_value():
     costs = {"GMACs": [np.nan, 1, 0], "none": [np.nan] * 3}
-    figure = comparison_figures.accuracy_against_cost(["vit", "swin", "mlp"], [0.9, 0.8, 0.7], None, costs)
+    figure = pareto.accuracy_against_cost(["vit", "swin", "mlp"], [0.9, 0.8, 0.7], None, costs)
     macs, none = figure.axes
     assert macs.get_xlabel() == "GMACs\nwithout a value: vit" and shown_texts(macs) == ["swin", "mlp"]
     assert macs.get_xscale() == "linear"  # a log axis has no zero
@@ -90,7 +91,7 @@ def test_labels_of_points_do_not_collide_or_leave_the_panel(num_runs, spread):
         "parameters (M)": rng.choice([5.7, 28, 86], num_runs),
     }
     names = run_names(num_runs)
-    figure = comparison_figures.accuracy_against_cost(names, accuracy, around(accuracy), costs, title="cost")
+    figure = pareto.accuracy_against_cost(names, accuracy, around(accuracy), costs, title="cost")
     assert not layout_faults(figure)
     assert set(names) < {text.replace("\n", "") for text in legend_texts(figure)}
     for axes in figure.axes:
@@ -104,7 +105,7 @@ def test_labels_of_points_do_not_collide_or_leave_the_panel(num_runs, spread):
 
 def test_a_label_stands_beside_its_point_where_there_is_room():
     accuracy = np.array([0.5, 0.7, 0.9])
-    figure = comparison_figures.accuracy_against_cost(run_names(3), accuracy, around(accuracy), {"cost": [1, 2, 3]})
+    figure = pareto.accuracy_against_cost(run_names(3), accuracy, around(accuracy), {"cost": [1, 2, 3]})
     (axes,) = figure.axes
     assert len(axes.texts) == 3  # no line to a point
     for text, point in zip(axes.texts, [(1, 50), (2, 70), (3, 90)], strict=True):
@@ -169,24 +170,27 @@ def test_grouped_accuracy_shows_each_seed_and_their_spread():
 # One row a class
 
 
-@pytest.mark.parametrize("num_classes", [2, 10, 100])
-def test_per_class_differences_are_sorted_and_readable(num_classes):
-    difference = np.random.default_rng(0).normal(0, 0.05, num_classes)
-    difference[0] = np.nan
-    names = class_names(num_classes)
-    runs = ("cifar10/vit_base_patch16_224_augreg_lr5e-5", "swin")
-    figure = comparison_figures.per_class_differences(
-        difference, around(difference, 0.03), names, names=runs, title="t"
-    )
-    (axes,) = figure.axes
-    bars = sorted(axes.patches, key=lambda bar: bar.get_y())
-    np.testing.assert_allclose([bar.get_width() for bar in bars], 100 * np.sort(difference[1:])[::-1])
-    for bar in bars:
-        color = plotting.BLUE if bar.get_width() > 0 else plotting.ORANGE
-        assert bar.get_facecolor() == pytest.approx(style_color(color))
-    assert [label.get_text() for label in axes.get_yticklabels()][-1] == names[0]
-    assert shown_texts(axes) == ["no images"] and axes.texts[0].get_position()[1] == num_classes - 1
-    assert set(legend_texts(figure)) == {f"{runs[0]} is better", "swin is better", "95 % interval"}
+@pytest.mark.parametrize(("num_runs", "num_classes"), [(1, 2), (2, 10), (5, 10), (1, 100)])
+def test_per_class_differences_keep_the_order_of_the_classes_and_are_readable(num_runs, num_classes):
+    rng, names = np.random.default_rng(0), class_names(num_classes)
+    found = {}
+    for run in run_names(num_runs):
+        difference = rng.normal(0, 0.05, num_classes)
+        difference[0] = np.nan
+        found[run] = (difference, around(difference, 0.03))
+    figure = comparison_figures.per_class_differences(found, names, reference="swin", title="t")
+    assert len(figure.axes) == num_runs
+    for axes, (run, (difference, _)) in zip(figure.axes, found.items(), strict=True):
+        assert axes.get_title().replace("\n", "") == run
+        bars = sorted(axes.patches, key=lambda bar: bar.get_y())
+        np.testing.assert_allclose([bar.get_width() for bar in bars], 100 * difference[1:])
+        for bar in bars:
+            color = plotting.BLUE if bar.get_width() > 0 else plotting.ORANGE
+            assert bar.get_facecolor() == pytest.approx(style_color(color))
+        assert shown_texts(axes) == ["no images"] and axes.texts[0].get_position()[1] == 0
+        assert axes.get_xlim() == figure.axes[0].get_xlim()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == names
+    assert set(legend_texts(figure)) == {"better than swin", "worse than swin", "95 % interval"}
     assert not layout_faults(figure)
 
 
@@ -195,7 +199,8 @@ def style_color(color: str) -> tuple:
 
 
 def test_equal_classes_have_no_bar_but_the_legend_says_what_a_bar_means():
-    figure = comparison_figures.per_class_differences(np.zeros(3), np.zeros((3, 2)), list("abc"), names=("vit", "swin"))
+    differences = {"vit": (np.zeros(3), np.zeros((3, 2)))}
+    figure = comparison_figures.per_class_differences(differences, list("abc"), reference="swin")
     assert not figure.axes[0].patches
     assert figure.axes[0].get_xlim() == pytest.approx((-1.05, 1.05))
     assert len(legend_texts(figure)) == 3

@@ -1,0 +1,229 @@
+"""What the report over several runs says, section by section."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from common.config_files import differing_values
+from common.documents import NO_VALUE, Section
+from common.folders import Folder
+from common.runs import Run
+from comparison import tables
+from comparison.caveats import WEIGHTS, Caveat
+from comparison.entries import Comparison, Entry, hardware_of
+from comparison.significance import rule_notes
+from evaluation.tables import classification_rows, data_name
+from evaluation.variant import Variant
+from explanation.quality import report
+
+NOT_ALIKE = (
+    "Reported numbers are from other code and hardware, and may count other things: 'FLOPs' that are multiply-accumulates "
+    "with the fused attention left out, say."
+)
+ALIKE = "The runs differ in nothing that was recorded beside what is compared."
+ONE_MODEL = "There is nothing to test: all runs are seeds of one model."
+MAX_SENTENCES = 3  # pairs of models that are told in full; of more, those with the reference
+
+
+def compose(
+    comparison: Comparison,
+    warnings: Sequence[Caveat],
+    remark: str | None,
+    captions: Mapping[str, str],
+    folder: Folder,
+    suffix: str,
+) -> list[Section]:
+    """The whole report; ``captions``: file name -> caption of the figures that exist."""
+
+    def figure(*names: str) -> dict[str, str]:
+        return {name: captions[name] for name in names if name in captions}
+
+    entries = comparison.entries
+    results = [tables.describe(entry) for entry in entries]
+    reported = tables.reported_rows(results, [entry.run.config.reported for entry in entries])
+    sections = [
+        Section("", text=headline(comparison), figures=figure("accuracy.png")),
+        Section(
+            "Accuracy",
+            table=tables.seed_rows(comparison.seeds)
+            if comparison.seeded
+            else tables.comparison_rows(results, tables.SCORES),
+            folded={"Every run": tables.comparison_rows(results, tables.SCORES)} if comparison.seeded else {},
+        ),
+        _differences(comparison, remark),
+        _caveats(warnings),
+        Section(
+            "In which classes do they differ?", tables.class_rows(comparison), figures=figure("class_differences.png")
+        ),
+        Section("What is taken for what?", figures=figure("confusion.png")),
+        Section("On which images do they disagree?", figures=figure("disagreements.png")),
+        Section(
+            "What do they cost?",
+            tables.comparison_rows(results, tables.COSTS),
+            figures=figure("cost.png", "overview.png"),
+        ),
+        Section("How do they bear corrupted images?", figures=figure("corruptions.png")),
+        Section("How were they trained?", figures=figure("curves.png", "epochs_to_target.png")),
+        *_explanations(entries, folder),
+        Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE] if reported else []),
+        Section("What the runs differ in", table=setting_rows(entries)),
+        _each_run(entries, folder, suffix),
+        Section(
+            "How it was computed", findings=notes(comparison), folded={"Provenance of each run": origin_rows(entries)}
+        ),
+    ]
+    return [s for s in sections if s.text or s.table or s.findings or s.figures or s.folded or s.overlays]
+
+
+def title_of(comparison: Comparison) -> str:
+    names = list(comparison.groups)
+    first = comparison.entries[0]
+    if len(names) == 1:
+        what = f"{len(comparison.entries)} seeds of {names[0]}"
+    elif len(names) <= 4:
+        what = " vs ".join(names)
+    else:
+        what = f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return f"{what} on {data_name(first.run.config)} ({Variant.of(first.metrics).words})"
+
+
+def headline(comparison: Comparison) -> str:
+    """The result in one sentence, with its interval."""
+    best = tables.best_model(comparison.seeds)
+    if len(comparison.groups) == 1:
+        found, count = comparison.seeds[best], comparison.entries[0].metrics["num_images"]
+        text = f"{best} reaches {100 * found['mean']:.2f} % on {count:,} images, the mean of {found['n']} seeds with a "
+        text += f"standard deviation of {100 * found['std']:.2f} points"
+        if found["mean_ci95"] is None:
+            return f"{text}; two seeds are too few for an interval of their mean."
+        return f"{text}; 95 % interval of the mean {100 * found['mean_ci95'][0]:.2f} to {100 * found['mean_ci95'][1]:.2f} %."
+    means = {name: found["mean"] for name, found in comparison.seeds.items()}
+    second = max((name for name in means if name != best), key=means.get)
+    against = {
+        ({pair["first"], pair["second"]} - {best}).pop(): pair for pair in comparison.pairs if best in _members(pair)
+    }
+    sentence = against.pop(second)["sentence"]
+    if not against:
+        return sentence
+    alike = [name for name, pair in against.items() if not pair["distinguishable"]]
+    rest = f"all {len(against)}" if len(against) > 1 else "the one"
+    if alike:
+        told = f"{len(against) - len(alike)} of the {len(against)} others (not from {', '.join(alike)})"
+    else:
+        told = f"{rest} other{'s' if len(against) > 1 else ''}"
+    return f"{sentence.removesuffix('.')}; {best} is told apart from {told}."
+
+
+def _members(pair: Mapping) -> tuple[str, str]:
+    return pair["first"], pair["second"]
+
+
+def _differences(comparison: Comparison, remark: str | None) -> Section:
+    pairs, reference = comparison.pairs, comparison.reference
+    told = pairs if len(pairs) <= MAX_SENTENCES else [pair for pair in pairs if reference in _members(pair)]
+    findings = [pair["sentence"] for pair in told] + [remark] * bool(remark)
+    why = "the most accurate" if reference == tables.best_model(comparison.seeds) else "as asked for"
+    return Section(
+        "Which differences are real?",
+        table=tables.difference_rows(comparison),
+        findings=findings or [ONE_MODEL],
+        text=f"Differences are to {reference} ({why}; --reference RUN chooses another)." if pairs else "",
+        folded={f"All {len(pairs)} pairs": tables.pair_rows(pairs)} if len(pairs) > MAX_SENTENCES else {},
+    )
+
+
+def _caveats(found: Sequence[Caveat]) -> Section:
+    """What makes the comparison less than fair or certain, the weightiest first."""
+    grouped = {weight: [caveat.text for caveat in found if caveat.weight == weight] for weight in WEIGHTS}
+    return Section("Before you conclude", findings={k: texts for k, texts in grouped.items() if texts} or [ALIKE])
+
+
+def data_line(entries: Sequence[Entry]) -> str:
+    """The data set, its classes and how many images it has."""
+    first = entries[0]
+    name = data_name(first.run.config) + (" (imagefolder)" if first.run.config.data.dataset == "imagefolder" else "")
+    trained = sorted({entry.training["num_images"]["train"] for entry in entries})
+    count = f"{trained[0]:,}" if len(trained) == 1 else f"{trained[0]:,} to {trained[-1]:,}"
+    return (
+        f"Data set {name}: {len(first.class_names)} classes, {count} training images, "
+        f"{first.training['num_images']['test']:,} test images."
+    )
+
+
+def notes(comparison: Comparison) -> list[str]:
+    entries, first = comparison.entries, comparison.entries[0].metrics
+    kinds = dict.fromkeys(f"{hardware_of(e.metrics)}, attention {e.metrics['attention_kernel']}" for e in entries)
+    return [
+        f"The same {first['num_images']:,} images for every run, checked by a hash of their pixels and labels: "
+        f"{first['fingerprint'][:12]}.",
+        "95 % interval of an accuracy: Wilson.",
+        *rule_notes([len(group) for group in comparison.groups.values()]),
+        "GMACs: multiply-accumulates of one image by fvcore with attention counted, whatever kernel computes it; GFLOPs are "
+        "twice that. Reports that skip the fused kernel print the figure beside it.",
+        "Calibration error: 15 bins of equal width, before temperature scaling.",
+        f"Milliseconds: median, batch as stated (ms/image: batch 1), on {' and '.join(kinds)}.",
+        *([f"Memory: {first['peak_memory_kind']}, its peak in evaluation."] if first["peak_memory_kind"] else []),
+        *[f"Pretrained weights of {entry.name}: {_weights(entry.run)}." for entry in entries if _weights(entry.run)],
+    ]
+
+
+def setting_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """Config keys in which the runs differ, a row each."""
+    differing = differing_values([entry.run.config for entry in entries])
+    differing.pop("name", None)
+    return [
+        {"key": key} | {e.name: NO_VALUE if value is None else str(value) for e, value in zip(entries, values)}
+        for key, values in differing.items()
+    ]
+
+
+def origin_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """Which directory, command and code each run comes from."""
+    rows = []
+    for entry in entries:
+        environment = entry.run.read_json("environment.json")
+        rows.append(
+            {
+                "run": entry.name,
+                "directory": str(entry.run.directory),
+                "command": " ".join(["python", *environment.get("command", [])]),
+                "commit": (environment.get("git_commit") or NO_VALUE)[:10],
+            }
+        )
+    return rows
+
+
+def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
+    """What gradcam.py found: its grids in the folder of the comparison, and its numbers where all runs have them."""
+    grids = {path.name: "What the models look at." for path in sorted(folder.directory.glob("grid-*.png"))}
+    sections = [Section("What do they look at?", figures=grids)] if grids else []
+    runs = [entry.run for entry in entries]
+    if not all(run.path("gradcam/statistics.npz").is_file() for run in runs):
+        return sections
+    results = [run.read_json("gradcam/statistics.json") | {"run": e.name} for run, e in zip(runs, entries)]
+    alike = [[result[key] for key in ("split", "num_images", "seed", "methods")] for result in results]
+    if all(sample == alike[0] for sample in alike):  # else no image is explained by all
+        results = [result | {"verdict": report.verdict(result)} for result in results]
+        keys = [f"{method}/insertion_blur" for method in ("random", *results[0]["methods"])]
+        arrays = [run.load_arrays("gradcam/statistics.npz", ["indices", "labels", *keys]) for run in runs]
+        folder.save_figure("explanations.png", report.statistics_figure(results))
+        sections.append(report.section(results, arrays, ["explanations.png"]))
+    return sections
+
+
+def _each_run(entries: Sequence[Entry], folder: Folder, suffix: str) -> Section:
+    """Of every run its classification report, and its own figures where it has them."""
+    kinds = {"embedding": "Features before the classifier (t-SNE)"}
+    figures = {
+        os.path.relpath(path, folder.directory): f"{kinds[kind]} of {entry.name}."
+        for entry in entries
+        for kind in kinds
+        if (path := entry.run.path(f"figures/{kind}{suffix}.png")).is_file()
+    }
+    folded = {f"Classification report of {entry.name}": classification_rows(entry.metrics) for entry in entries}
+    return Section("Each run", figures=figures, folded=folded)
+
+
+def _weights(run: Run) -> str | None:
+    """Which pretrained weights a run started from, and under which licence."""
+    source = run.read_json("environment.json").get("pretrained")
+    return source and f"{source['corpus']}, licence {source['license'] or 'unknown'}, SHA-256 {source['sha256'][:12]}"
