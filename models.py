@@ -187,7 +187,7 @@ def _idle_shifts(model: nn.Module) -> list[str]:
     remarks = []
     for name, block in model.named_modules():
         if getattr(block, "target_shift_size", (0, 0)) != (0, 0) and tuple(block.shift_size) == (0, 0):
-            height, width = block.input_resolution
+            height, width = getattr(block, "input_resolution", None) or block.feat_size  # timm's two names for it
             remarks.append(f"{name} never shifts: its {height}x{width} grid is one window")
     return remarks if len(remarks) < 3 else [f"{remarks[0]}; and {len(remarks) - 1} blocks more"]
 

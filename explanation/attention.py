@@ -50,9 +50,18 @@ def record_attention(
     layers = [_describe(model, name, weights, images, blocks.get(name)) for name, weights in recorded.items()]
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no attention layers; this needs a transformer such as ViT or Swin"
+            f"{type(model).__name__} {_attention_words(model)}; this needs a transformer such as ViT or Swin"
         )
     return logits, layers
+
+
+def _attention_words(model: nn.Module) -> str:
+    """Why nothing could be recorded of a model."""
+    kinds = {type(m).__name__ for m in model.modules() if any(hasattr(m, key) for key in ("num_heads", "heads", "qkv"))}
+    kinds = sorted(kind for kind in kinds if "Attn" in kind or "Attention" in kind)
+    if not kinds:
+        return "has no attention layers"
+    return f"attends in a way of its own ({', '.join(kinds)}), whose attention matrices cannot be recorded"
 
 
 @contextmanager
@@ -62,6 +71,8 @@ def _hooks(model: nn.Module, recorded: dict[str, Tensor], count: int, gradients:
 
     def remember_weights(name, num_heads):
         def hook(module, args, weights):  # the dropout behind the softmax
+            if weights.ndim != 4 or len(weights) * weights.shape[1] % (count * num_heads):
+                raise ValueError(_refusal(model, name, weights))
             if gradients and not weights.requires_grad:
                 weights = weights.detach().requires_grad_()
             # B*W M N N, or B W*M N N, -> B W M N N
@@ -78,7 +89,7 @@ def _hooks(model: nn.Module, recorded: dict[str, Tensor], count: int, gradients:
 
     handles = []
     for name, module in model.named_modules():
-        if isinstance(getattr(module, "attn_drop", None), nn.Module):
+        if isinstance(getattr(module, "attn_drop", None), nn.Module) and hasattr(module, "num_heads"):
             handles.append(module.attn_drop.register_forward_hook(remember_weights(name, module.num_heads)))
         if hasattr(module, "shift_size") and hasattr(module, "attn"):
             handles.append(module.register_forward_pre_hook(remember_block(f"{name}.attn")))
@@ -97,13 +108,22 @@ def _describe(model: nn.Module, name: str, weights: Tensor, images: Tensor, wind
         block, grid = windowed
         positions = window_positions(grid, tuple(block.window_size), tuple(block.shift_size)).to(weights.device)
         return AttentionLayer(name, weights, positions, grid)
-    embed = getattr(model, "patch_embed", None)
+    embed = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)  # NaFlexViT's name
     grid = tuple(embed.dynamic_feat_size(images.shape[2:])) if hasattr(embed, "dynamic_feat_size") else (0, 0)
     prefix = getattr(model, "num_prefix_tokens", 0)
-    if weights.shape[3:] != (prefix + grid[0] * grid[1],) * 2:
-        raise ValueError(f"{name} of {type(model).__name__} does not attend over one grid of patches")
+    # Rows of something else than a softmax (talking heads) are no shares.
+    sums_to_one = (weights.detach().float().sum(-1) - 1).abs().max() < 0.05
+    if weights.shape[1] != 1 or weights.shape[3:] != (prefix + grid[0] * grid[1],) * 2 or not sums_to_one:
+        raise ValueError(_refusal(model, name, weights))
     patches = torch.arange(grid[0] * grid[1], device=weights.device)
     return AttentionLayer(name, weights, torch.cat([patches.new_full((prefix,), -1), patches])[None], grid)
+
+
+def _refusal(model: nn.Module, name: str, weights: Tensor) -> str:
+    return (
+        f"{name} of {type(model).__name__} does not share out attention from each patch to each patch of one grid or of "
+        f"shifted windows (its matrices: {' x '.join(map(str, weights.shape))}), so it cannot be followed through the layers"
+    )
 
 
 def window_positions(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:

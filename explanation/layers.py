@@ -1,15 +1,22 @@
 """Where in a model a heat map can be taken, and how a layer's output becomes one."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from common.console import did_you_mean
+from explanation.place import Layout, find_layout, is_inside_attention, place_test, watch_outputs
 from explanation.pooling import pooling
 from models import input_spec
+
+logger = logging.getLogger(__name__)
+
+PLACED = ("VisionTransformer", "SwinTransformer", "SwinTransformerV2", "ResNet", "ShallowViT", "SmallViT", "Swin")
+"""Classes whose layout is known; a layer of any other has to pass the place test."""
 
 
 @dataclass(frozen=True)
@@ -27,51 +34,103 @@ class MapLayer:
 def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradcam") -> MapLayer:
     """The layer ``name``, or by default the first of `default_layer_names` that sees more than one place.
 
-    Where there is none: the last of `map_layers` that a gradient reaches. One forward pass on the model's device finds the
-    grid.
-    Raises ValueError for a name that the model lacks (nearest names) or whose output is no map.
+    Where there is none: the last of `map_layers` that a gradient reaches. A forward pass on the model's device finds the
+    grid; for an architecture that is not known, a second one tests that the layer's places are the image's.
+    Raises ValueError for a name that the model lacks (nearest names) or whose output is no map, and for a model that no map
+    can be taken of.
     """
-    modules = dict(model.named_modules())
-    if name is not None and name not in modules:
-        hint = did_you_mean(name, modules, count=3, cutoff=0.4)
-        raise ValueError(f"--layer {name}: the model has no such layer{hint}; --list-layers shows all")
+    if name is not None:
+        return _named_layer(model, name)
     shapes = _output_shapes(model)
-    candidates, rule = ([name], "") if name else default_layer_names(model, method, shapes)
-    for candidate in candidates:
-        layer = _describe_layer(model, candidate, shapes.get(candidate))
-        if layer and (name or layer.grid != (1, 1)):
-            return replace(layer, rule=rule)
-    listed = [] if name else map_layers(model)
-    if listed:
-        last = ([layer for layer, reached in listed if reached] or [layer for layer, _ in listed])[-1]
-        return replace(last, rule="the last layer that keeps places and that a gradient reaches")
+    names, rule = default_layer_names(model, method, shapes)
+    for candidate in names:
+        layout = find_layout(model, candidate, shapes.get(candidate))
+        if layout and layout.grid != (1, 1) and not _misplacement(model, candidate, layout):
+            return _layer(model, candidate, layout, rule)
+    listed = map_layers(model)
+    reached = [layer for layer, reached in listed if reached] or [layer for layer, _ in listed]
+    if reached:
+        rule = "the last layer that keeps places and that a gradient reaches"
+        return _layer(model, reached[-1].name, find_layout(model, reached[-1].name, shapes[reached[-1].name]), rule)
     raise ValueError(
-        f"--layer {name}: its output {shapes.get(name)} is not a map over the image; --list-layers shows those that are"
-        if name
-        else f"no layer of {type(model).__name__} keeps a grid larger than 1x1 at this image size; train at a larger one"
+        f"no layer of {type(model).__name__} keeps a grid larger than 1x1 of places at {_pixels(model)}; train at a larger size"
     )
 
 
 def map_layers(model: nn.Module) -> list[tuple[MapLayer, bool]]:
     """Every layer with weights whose output is a map of more than one cell, in the order of computation.
 
-    Beside each: whether the gradient of the logits reaches its cells; where it does not, maps by gradient are blank.
+    Layers that fail the place test are left out. Beside each: whether the gradient of the logits reaches its cells; where it
+    does not, maps by gradient are blank.
     """
     modules = dict(model.named_modules())
-    found = [_describe_layer(model, name, shape) for name, shape in _output_shapes(model).items()]
-    layers = [x for x in found if x and x.grid != (1, 1) and any(True for _ in modules[x.name].parameters())]
-    if not layers:
-        return []
+    weighted = {
+        name: shape for name, shape in _output_shapes(model).items() if any(True for _ in modules[name].parameters())
+    }
+    layouts = {name: find_layout(model, name, shape) for name, shape in weighted.items()}
+    layouts = {name: layout for name, layout in layouts.items() if layout and layout.grid != (1, 1)}
+    if type(model).__name__ not in PLACED and layouts:
+        placements = place_test(model, layouts)
+        layouts = {n: x for n, x in layouts.items() if n not in placements or placements[n].verdict != "wrong"}
+    layers = [_layer(model, name, layout) for name, layout in layouts.items()]
+    return list(zip(layers, _reached(model, layers)))
+
+
+def _reached(model: nn.Module, layers: list[MapLayer]) -> list[bool]:
+    """Whether a gradient of the logits reaches the cells of each layer."""
     outputs: dict[str, Tensor] = {}
-    with _outputs(model, {layer.name: layer.module for layer in layers}, outputs.__setitem__), torch.enable_grad():
+    modules = {layer.name: layer.module for layer in layers}
+    with watch_outputs(model, modules, outputs.__setitem__), torch.enable_grad():
         images = torch.randn(1, 3, *input_spec(model).size, device=next(model.parameters()).device)
         logits = model(images.requires_grad_())
+        if not logits.requires_grad or not layers:
+            return [False] * len(layers)
         wanted = [outputs[layer.name] for layer in layers]
-        gradients = torch.autograd.grad(logits.sum(), wanted, allow_unused=True) if logits.requires_grad else ()
-    reached = [
-        gradient is not None and bool(layer.to_maps(gradient).any()) for layer, gradient in zip(layers, gradients)
-    ]
-    return list(zip(layers, reached or [False] * len(layers)))
+        gradients = torch.autograd.grad(logits.sum(), wanted, allow_unused=True)
+    return [gradient is not None and bool(layer.to_maps(gradient).any()) for layer, gradient in zip(layers, gradients)]
+
+
+def _named_layer(model: nn.Module, name: str) -> MapLayer:
+    modules = dict(model.named_modules())
+    if name not in modules:
+        hint = did_you_mean(name, modules, count=3, cutoff=0.4)
+        raise ValueError(f"--layer {name}: the model has no such layer{hint}; --list-layers shows all")
+    shape = _output_shapes(model).get(name)
+    layout = find_layout(model, name, shape)
+    if layout:
+        fault = _misplacement(model, name, layout)
+    elif is_inside_attention(model, name):
+        fault = "it lies inside an attention layer, whose output is not a map over the image"
+    else:
+        made = f"its output {shape}" if shape else "what does not run once per image, with one output,"
+        fault = f"{made} is not a map over the image of {_pixels(model)}"
+    if fault:
+        raise ValueError(f"--layer {name}: {fault}; --list-layers shows those that are")
+    return _layer(model, name, layout)
+
+
+def _layer(model: nn.Module, name: str, layout: Layout, rule: str = "") -> MapLayer:
+    return MapLayer(name, model.get_submodule(name), layout.grid, layout.to_maps, rule)
+
+
+def _misplacement(model: nn.Module, name: str, layout: Layout) -> str | None:
+    """What the place test has against a layer of an unknown family; a test that proves nothing is a warning."""
+    if type(model).__name__ in PLACED:
+        return None
+    placement = place_test(model, {name: layout}).get(name)
+    if placement and placement.verdict == "mixed":
+        logger.warning(
+            "%s of %s: all parts of the image move all of its cells alike (%.0f %% of them most by what lies there); "
+            "a map of it can say little about places",
+            *(name, type(model).__name__, 100 * placement.share),
+        )
+    if placement is None or placement.verdict != "wrong":
+        return None
+    rows, columns = layout.grid
+    return (
+        f"its output does not keep the places of the image: only {placement.share:.0%} of the {rows}x{columns} cells change "
+        "most when the part of the image above them does"
+    )
 
 
 def default_layer_names(
@@ -82,15 +141,12 @@ def default_layer_names(
     The one place where this is decided. What the classifier reads is in `pooling`; a layer whose grid is one cell is passed
     over for the next name. ``shapes``: of the outputs by module, where they are known.
     """
-    # Of ``a.b.c`` the last part is the kind: a block without attention has no first norm.
-    names = [name for name, module in model.named_modules() if not isinstance(module, nn.Identity)]
-    for suffix in ("norm1", "norm2"):
-        norms = [name for name in names if name.endswith(f".{suffix}") and "blocks." in name]
+    # Norms with an activation are those of convolutional blocks.
+    norms_only = [n for n, m in model.named_modules() if not isinstance(m, nn.Identity) and not hasattr(m, "act")]
+    for suffix in ("norm1", "norm2"):  # a block without attention has no first norm
+        norms = [name for name in norms_only if re.search(rf"blocks\d*\..*\b{suffix}$", name)]
         if norms:
-            behind = "behind it the class token alone reaches the classifier"
-            pooled = pooling(model, shapes)
-            reads = behind if pooled.kind == "token" else f"the classifier reads {pooled.words}"
-            return norms[::-1], f"the {suffix} of the last block ({reads})"
+            return norms[::-1], f"the {suffix} of the last block; the classifier reads {pooling(model, shapes).words}"
     return [info["module"] for info in getattr(model, "feature_info", [])][::-1], "the last stage"
 
 
@@ -115,66 +171,29 @@ def usual_layers(model: nn.Module) -> dict[str, str]:
     else:
         usual = {f"stage {i + 1}": info["module"] for i, info in enumerate(getattr(model, "feature_info", []))}
     shapes = _output_shapes(model)
-    layers = {place: _describe_layer(model, name, shapes.get(name)) for place, name in usual.items() if name in names}
-    return {place: layer.name for place, layer in layers.items() if layer and layer.grid != (1, 1)}
-
-
-@contextmanager
-def _outputs(model: nn.Module, modules: dict[str, nn.Module], see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """The model in evaluation mode, ``see(name, output)`` called for each of the modules that runs."""
-
-    def hook_of(name):
-        return lambda module, args, output: see(name, output) if isinstance(output, Tensor) else None
-
-    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items() if name]
-    training = model.training
-    try:
-        model.eval()
-        yield
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    layouts = {place: find_layout(model, name, shapes.get(name)) for place, name in usual.items() if name in names}
+    return {place: usual[place] for place, layout in layouts.items() if layout and layout.grid != (1, 1)}
 
 
 def _output_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """By module, for one image, in the order in which they are done."""
+    """By module, for one image, in the order in which they are done; () where a module is done more than once."""
     shapes: dict[str, tuple[int, ...]] = {}
-    see = lambda name, output: shapes.__setitem__(name, tuple(output.shape))  # noqa: E731
-    with _outputs(model, dict(model.named_modules()), see), torch.inference_mode():
-        model(torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device))
+
+    def see(name, output):
+        shapes[name] = () if name in shapes else tuple(output.shape)
+
+    with watch_outputs(model, dict(model.named_modules()), see), torch.inference_mode():
+        try:
+            model(torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device))
+        except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"{type(model).__name__} does not run on images of {_pixels(model)}: {reason}; "
+                "take the size that it was made for"
+            ) from None
     return shapes
 
 
-def _describe_layer(model: nn.Module, name: str, shape: tuple[int, ...] | None) -> MapLayer | None:
-    """How an output of this shape (for one image) becomes a map; None if it is none."""
-    module, above = model.get_submodule(name), [model.get_submodule(n) for n in _ancestors(name)]
-    inside_attention = any(hasattr(parent, "qkv") for parent in above)  # heads, windows, shifted grids: no places
-    if shape is None or len(shape) not in (3, 4) or shape[0] != 1 or inside_attention:
-        return None
-    if len(shape) == 4:
-        # Swin in timm carries B h w C everywhere but in the convolution that embeds the patches.
-        if getattr(model, "output_fmt", "NCHW") == "NHWC" and not isinstance(module, nn.Conv2d):
-            return MapLayer(name, module, tuple(shape[1:3]), lambda x: x.permute(0, 3, 1, 2))  # B h w C -> B C h w
-        return MapLayer(name, module, tuple(shape[2:]), lambda x: x)
-    # B N C tokens: class and register tokens first (behind the patch embedding), then the grid row by row.
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    owner = next((parent for parent in reversed(above) if hasattr(parent, "input_resolution")), None)
-    known = owner.input_resolution if owner else getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if known and shape[1] == known[0] * known[1]:
-        prefix, (rows, columns) = 0, known
-    else:  # of the same shape as the patches or the image
-        height, width = known or input_spec(model).size
-        rows = max(1, round(((shape[1] - prefix) * height / width) ** 0.5))
-        columns = (shape[1] - prefix) // rows
-    if rows * columns != shape[1] - prefix:
-        return None
-    return MapLayer(
-        name, module, (rows, columns), lambda x: x[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
-    )
-
-
-def _ancestors(name: str) -> list[str]:
-    """Of ``a.b.c``: the model itself, ``a``, ``a.b``."""
-    parts = name.split(".")
-    return [".".join(parts[:i]) for i in range(len(parts))]
+def _pixels(model: nn.Module) -> str:
+    height, width = input_spec(model).size
+    return f"{height}x{width} px"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from explanation.attention import AttentionLayer, record_attention
+from explanation.pooling import pooling
 
 
 def attention_rollout(
@@ -134,15 +135,18 @@ def _unmerge(rows: Tensor, coarse: AttentionLayer, fine: AttentionLayer) -> Tens
 
 def _pooling(model: nn.Module, last: AttentionLayer) -> Tensor:
     """T: the weight of each token of the last layer in what the classifier reads."""
-    prefix, pool = getattr(model, "num_prefix_tokens", 0), getattr(model, "global_pool", "avg")
+    prefix, pooled = getattr(model, "num_prefix_tokens", 0), pooling(model)
     weights = torch.zeros(_count(last, prefix), device=last.weights.device)
-    if pool == "avg":
+    if pooled.kind == "mean":
         weights[prefix:] = 1 / (len(weights) - prefix)
-    elif pool == "token":
+    elif pooled.kind == "token":
         classes = prefix - getattr(model, "num_reg_tokens", 0)  # two where a model has a distillation token
         weights[:classes] = 1 / classes
     else:
-        raise ValueError(f"attention rollout knows models that pool by class token or mean, not by {pool!r}")
+        raise ValueError(
+            "attention rollout knows classifiers that read a class token or the mean of all places; that of "
+            f"{type(model).__name__} reads {pooled.words}"
+        )
     return weights
 
 
