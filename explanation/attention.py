@@ -57,8 +57,8 @@ def record_attention(
 
 def _attention_words(model: nn.Module) -> str:
     """Why nothing could be recorded of a model."""
-    kinds = {type(m).__name__ for m in model.modules() if any(hasattr(m, key) for key in ("num_heads", "heads", "qkv"))}
-    kinds = sorted(kind for kind in kinds if "Attn" in kind or "Attention" in kind)
+    kinds = {type(module).__name__: hasattr(module, "qkv") for module in model.modules()}
+    kinds = sorted(kind for kind, has_qkv in kinds.items() if has_qkv or "Attn" in kind or "Attention" in kind)
     if not kinds:
         return "has no attention layers"
     return f"attends in a way of its own ({', '.join(kinds)}), whose attention matrices cannot be recorded"

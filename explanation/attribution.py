@@ -78,7 +78,7 @@ def heat_maps(
 
 
 def _attention(model, layer, images, patch, context) -> np.ndarray:
-    with context(), torch.inference_mode():
+    with context(), torch.no_grad():
         parts = [attention_of(model, part, layer.name, patch).mean(dim=1) for part in images.split(ROLLOUT_BATCH)]
     return torch.cat(parts).cpu().numpy()
 
@@ -93,7 +93,7 @@ def _own_maps(model, layer, images, targets, method, context, channels) -> np.nd
             factor = relevance(model, layer, images, targets, context=context).clamp(min=0)
             maps = maps * nn.functional.interpolate(factor[:, None], maps.shape[1:], mode="bilinear")[:, 0]
         return maps.cpu().numpy()
-    with torch.inference_mode():
+    with torch.no_grad():
         if method == "rollout":
             maps = torch.cat([attention_rollout(model, x, context=context) for x in images.split(ROLLOUT_BATCH)])
         elif method == "scorecam":

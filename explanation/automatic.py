@@ -63,7 +63,7 @@ def default_layer(model: nn.Module, method: str) -> MapLayer:
 def _can_roll_out(model: nn.Module) -> bool:
     image = torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device)
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             attention_rollout(model, image)
     except ValueError:
         return False

@@ -182,7 +182,7 @@ def _output_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     def see(name, output):
         shapes[name] = () if name in shapes else tuple(output.shape)
 
-    with watch_outputs(model, dict(model.named_modules()), see), torch.inference_mode():
+    with watch_outputs(model, dict(model.named_modules()), see), torch.no_grad():
         try:
             model(torch.zeros(1, 3, *input_spec(model).size, device=next(model.parameters()).device))
         except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:

@@ -81,7 +81,7 @@ def predict_pictures(model: nn.Module, pictures: Sequence[Picture], batch_size: 
     """Probabilities, float32 N K."""
     preprocess, device = preprocessing(model), next(model.parameters()).device
     parts = []
-    with torch.inference_mode():
+    with torch.no_grad():
         for start in range(0, len(pictures), batch_size):
             images = torch.stack([picture.pixels for picture in pictures[start : start + batch_size]])
             parts.append(model(preprocess(images.to(device))).float().softmax(dim=1).cpu().numpy())
@@ -136,7 +136,7 @@ def attention_of_heads(
 ) -> dict:
     """What a MapSet of method attention holds beside the mean over the heads."""
     preprocess, device = preprocessing(model), next(model.parameters()).device
-    with torch.inference_mode():
+    with torch.no_grad():
         heads = [attention_of(model, preprocess(p.pixels[None].to(device)), layer.name, patch)[0] for p in pictures]
     return {"heads": [one.cpu().numpy() for one in heads], "asked_by": asked_by(model, patch)}
 

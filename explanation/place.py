@@ -208,6 +208,6 @@ def _changes(model: nn.Module, layouts: dict[str, Layout]) -> dict[str, Tensor]:
             result[name] = (maps[1:] - maps[:1]).abs().sum(1)
 
     modules = {name: model.get_submodule(name) for name in layouts}
-    with watch_outputs(model, modules, see), torch.inference_mode():
+    with watch_outputs(model, modules, see), torch.no_grad():
         model(images.to(next(model.parameters()).device))
     return result

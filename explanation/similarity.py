@@ -66,7 +66,7 @@ def represent(model: nn.Module, split: Split, indices: Sequence[int], *, title: 
             chosen = indices[start : start + BATCH]
             images = preprocess(torch.stack([split.image(int(i)) for i in chosen]).to(device))
             kept.clear()
-            with torch.inference_mode():
+            with torch.no_grad():
                 for name, distance in _forward(model, images).items():
                     distances[name] = distances.get(name, 0) + distance
             for name, outputs in kept.items():

@@ -27,7 +27,7 @@ ROAD_PERCENTILES = (20, 40, 60, 80)
 def class_probability(model: nn.Module, targets: Tensor, context: Callable) -> Predict:
     """Predict for a batch of images whose classes are ``targets`` (int64 B); each pass runs in ``context()``."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(images: Tensor) -> Tensor:
         with context():
             logits = model(images)

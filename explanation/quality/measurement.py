@@ -158,7 +158,7 @@ def load(model: nn.Module, split: Split, indices: Sequence[int], device: torch.d
     """Preprocessed images and the classes that the model predicts for them."""
     preprocess = preprocessing(model)
     images = preprocess(torch.stack([split.image(i) for i in indices]).to(device))
-    with torch.inference_mode():
+    with torch.no_grad():
         return images, model(images).argmax(dim=1).clone()
 
 
