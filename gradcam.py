@@ -92,6 +92,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--patch", nargs=2, type=int, metavar=("ROW", "COLUMN"), help="attention: where this patch looks, from 0 0"
     )
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster, hardly different"
+    )
+    parser.add_argument("--channels", type=int, metavar="K", help="scorecam: measure the K strongest channels alone")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to explain")
+    parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
+    add_drawing(parser)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words)
+    args.overrides = overrides
+    args.method = args.method or (["lrp"] if args.layer else ["auto"])
+    args.contour = [0.5] if args.contour == [] else args.contour
+    return args
+
+
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    """How maps look, and in which files figures are written."""
     parser.add_argument("--shared-scale", action="store_true", help="one colour scale for each row of a grid")
     parser.add_argument("--cmap", default="plasma", help="colours of the maps, by matplotlib's name (default: plasma)")
     parser.add_argument(
@@ -108,20 +126,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="SHARE",
         help="lines where a map reaches these shares of its maximum (default: 0.5); with --overlay 0 lines alone",
     )
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 is faster, hardly different"
-    )
-    parser.add_argument("--channels", type=int, metavar="K", help="scorecam: measure the K strongest channels alone")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to explain")
-    parser.add_argument("--output", type=Path, help="folder of a comparison (default: outputs/comparisons/<runs>)")
     parser.add_argument("--format", choices=VECTOR_FORMATS, help="write every figure as this beside its PNG")
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
-    words, overrides = split_overrides(sys.argv[1:] if argv is None else argv)
-    args = parser.parse_args(words)
-    args.overrides = overrides
-    args.method = args.method or (["lrp"] if args.layer else ["auto"])
-    args.contour = [0.5] if args.contour == [] else args.contour
-    return args
 
 
 def check_arguments(args: argparse.Namespace) -> None:

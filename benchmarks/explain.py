@@ -30,6 +30,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ["TQDM_DISABLE"] = "1"  # grad-cam shows a bar per image
@@ -71,12 +72,11 @@ def by_hand(model, layer: MapLayer, images: torch.Tensor, targets: list[int], me
     return np.stack(maps)
 
 
-def ours(model, layer: MapLayer, images, targets, method: str, precision: str, channels: int | None, batch: int):
-    """B: maps on the layer's grid, B h w."""
+def ours(model, layer: MapLayer, images, targets, method: str, batch: int, **options):
+    """B: maps on the layer's grid, B h w; ``options`` are those of `heat_maps`."""
     parts = []
     for start in range(0, len(images), batch):
         part, chosen = images[start : start + batch], targets[start : start + batch]
-        options = dict(context=lambda: autocast(images.device, precision), channels=channels)
         parts.append(heat_maps(model, layer, part, chosen, method=method, **options)[0])
     return np.concatenate(parts)
 
@@ -102,11 +102,13 @@ def compare(model, images: torch.Tensor, method: str, variants: dict, rounds: in
     with torch.no_grad():
         targets = torch.cat([model(part) for part in images.split(batch)]).argmax(1).tolist()
     sides = {"A": lambda: by_hand(model, layer, images, targets, method)}
+    contexts = {precision: partial(autocast, device, precision) for precision, _ in variants.values()}
     for name, (precision, channels) in variants.items():
-        sides[name] = lambda p=precision, c=channels: ours(model, layer, images, targets, method, p, c, batch)
+        options = {"context": contexts[precision], "channels": channels}
+        sides[name] = partial(ours, model, layer, images, targets, method, batch, **options)
     warm = len(images) if device.type == "cuda" else 1
-    for precision, _ in variants.values():
-        ours(model, layer, images[:warm], targets[:warm], "gradcam", precision, None, batch)
+    for context in contexts.values():
+        ours(model, layer, images[:warm], targets[:warm], "gradcam", batch, context=context)
     times, maps = {name: [] for name in sides}, {}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -132,9 +134,7 @@ def relevance_cost(model, images: torch.Tensor, rounds: int, batch: int) -> dict
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds + 1):
         for name, (method, place) in sides.items():
-            _, seconds = timed(
-                lambda m=method, x=place: ours(model, x, images, targets, m, "fp32", None, batch), images.device
-            )
+            _, seconds = timed(partial(ours, model, place, images, targets, method, batch), images.device)
             times[name].append(seconds[unit])
     warm = {name: np.array(seconds[1:]) for name, seconds in times.items()}
     return {name: float(np.median(seconds / warm["gradcam"])) for name, seconds in warm.items()}

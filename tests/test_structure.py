@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -103,3 +104,58 @@ def test_figures_know_no_torch(path):
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)} - DRAWING
     known = {"collections", "dataclasses", "math", "matplotlib", "numpy", "re", "textwrap"}
     assert {name.split(".")[0] for name in names} <= known
+
+
+SOURCES = sorted(path for folder in (*RANK_OF, "benchmarks", "tests") for path in (PROJECT / folder).rglob("*.py"))
+SOURCES += sorted(PROJECT.glob("*.py"))
+OVERDUE = {
+    "comparison/figures.py",
+    "explanation/attribution.py",
+    "explanation/maps.py",
+    "explanation/quality/measurement.py",
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_files_and_functions_are_short(path):
+    """At most 350 lines a file (500 of tests), 60 a function, and 7 parameters; keys of a config are not counted."""
+    text, name = path.read_text(), path.relative_to(PROJECT).as_posix()
+    faults = (
+        [f"{name}: {len(text.splitlines())} lines"]
+        if len(text.splitlines()) > (500 if name[:5] == "tests" else 350)
+        else []
+    )
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            given = node.args
+            names = [arg.arg for arg in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            count = len(names) - ("self" in names) - ("cls" in names)
+            if (
+                name.startswith("architectures/") and node.name == "__init__"
+            ):  # its keywords are the keys of model.kwargs
+                count = len(given.args) - 1
+            lines = node.end_lineno - node.lineno + 1
+            faults += [f"{name}: {node.name} has {lines} lines"] if lines > 60 else []
+            faults += [f"{name}: {node.name} has {count} parameters"] if count > 7 else []
+    assert not faults or name in OVERDUE
+
+
+def test_the_root_holds_no_more_than_it_says():
+    """Beside the doors and the packages: texts, configs and what installs and tests."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True).stdout.split()
+    if not tracked:
+        pytest.skip("no checkout of git")
+    known = {
+        ".ci",
+        ".github",
+        ".gitignore",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "configs",
+    }
+    known |= {"constraints.txt", "docs", "outputs", "pyproject.toml", "tests", "benchmarks", *DOORS}
+    root = {name.partition("/")[0] for name in tracked if not name.startswith("requirements")}
+    assert root - known == {name for name in RANK_OF if (PROJECT / name).is_dir()}

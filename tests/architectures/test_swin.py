@@ -10,7 +10,8 @@ import evaluate
 import gradcam
 import train
 from architectures.kernels import attention_kernel, unfused_attention
-from architectures.swin import VARIANTS, Swin, attention_mask, checkpoint_filter_fn, window_partition, window_reverse
+from architectures.swin import VARIANTS, Swin, checkpoint_filter_fn
+from architectures.windows import attention_mask, window_partition, window_reverse
 from evaluation.cost import count_gmacs
 from explanation.layers import map_layer
 from models import apply_tuning, create_model
