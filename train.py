@@ -2,10 +2,12 @@
 
     python train.py configs/quickstart.yaml
     python train.py configs/quickstart.yaml train.epochs=5 seed=1 name=quickstart-seed1
+    python train.py configs/quickstart.yaml --check
     torchrun --nproc_per_node=2 train.py configs/cifar10/vit_tiny.yaml
 
 Writes outputs/<name>/: config.yaml, environment.json, log.csv, best.pt, last.pt, train.json and figures. Several configs
-are trained one after another. An interrupted run goes on with --resume, as if nothing had happened.
+are trained one after another. An interrupted run goes on with --resume, as if nothing had happened. --check trains nothing:
+it says what the data hold, and writes outputs/checks/<name>/.
 """
 
 import argparse
@@ -28,16 +30,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     for config, directory in zip(configs, directories):
         if sum(os.path.realpath(other) == os.path.realpath(directory) for other in directories) > 1:
             raise ValueError(f"two of the configs write to {directory}; give each a name of its own")
-        check_directory(directory, config, resume=args.resume, overwrite=args.overwrite)
+        if not args.check:
+            check_directory(directory, config, resume=args.resume, overwrite=args.overwrite)
     # What is wrong so far was said at once; torch and its like take seconds to import.
     from common import distributed
     from common.devices import keep_freed_memory, select_device
     from models import resolve_image_size
+    from training.check import check
     from training.progress import Interrupted
     from training.rehearsal import rehearse_all
     from training.trainer import train
 
     jobs = [(resolve_image_size(config), directory) for config, directory in zip(configs, directories)]
+    if args.check:
+        for config, _ in jobs:
+            check(config)
+        return
     if args.resume:
         for config, directory in jobs:
             check_unchanged(directory, config)
@@ -74,6 +82,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with unfinished runs, leave finished ones alone")
     existing.add_argument("--overwrite", action="store_true", help="replace runs of the same name")
+    existing.add_argument("--check", action="store_true", help="look at the data and train nothing: classes, copies")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     args = parser.parse_intermixed_args(argv)
     args.overrides = [word for word in args.configs if "=" in word]

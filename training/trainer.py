@@ -19,6 +19,7 @@ from common.runs import Run, is_run, remove_run, scalar_writer
 from data import Augment, BatchPlan
 from evaluation.predictions import predict_split
 from models import preprocessing, train_mode
+from training.check import print_notes
 from training.optimization import Mixer, create_loss, create_optimizer, create_scheduler
 from training.progress import Interrupted, Journal, Signals, TrainingBar, start_line
 from training.randomness import seed_epoch
@@ -36,6 +37,8 @@ def train(
         if exists and is_main:
             locks.enter_context(run.lock())
         prepared = prepare(config, directory, device, resume=resume)
+        if is_main:
+            print_notes(prepared.dataset)
         check_space(directory, prepared.num_bytes)
         # From here on the run's directory changes; what is wrong with the config has shown itself above.
         if is_main and not (resume and exists):

@@ -1,0 +1,70 @@
+"""Exact copies and near ones."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from images.duplicates import SIDE, copies_of, near_copies, thumbnails
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """200 images of smooth random colours, uint8 200 3 32 32."""
+    coarse = torch.rand(200, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    return (F.interpolate(coarse, (SIDE, SIDE), mode="bicubic") * 255).clamp(0, 255).to(torch.uint8)
+
+
+def test_exact_copies_are_found_at_their_first_place():
+    random = np.random.default_rng(0)
+    among = random.integers(0, 4, (300, 3), dtype=np.uint8)
+    digests = random.integers(0, 4, (100, 3), dtype=np.uint8)
+    expected = [next((i for i, a in enumerate(among) if (a == d).all()), -1) for d in digests]
+    assert copies_of(digests, among).tolist() == expected
+    assert -1 in expected or len(set(expected)) > 10
+    assert copies_of(digests, among[:0]).tolist() == [-1] * 100
+
+
+def reencoded(image):
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=40)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+
+
+PLANTED = {
+    "same": lambda image: image,
+    "re-encoded": reencoded,
+    "larger": lambda image: F.interpolate(image[None], (80, 56), mode="bilinear")[0],
+    "mirrored": lambda image: image.flip(-1),
+    "shifted": lambda image: F.pad(image, (2, 0, 0, 1), "replicate")[:, 1:, :SIDE],
+    "darker": lambda image: (image * 0.6).to(torch.uint8),
+}
+
+
+@pytest.mark.parametrize("change", PLANTED.values(), ids=PLANTED)
+def test_planted_copies_are_found_and_nothing_else(pictures, change):
+    images = pictures[:20].clone()
+    for i in (3, 11):
+        images[i] = thumbnails(change(pictures[50 + i])[None])[0]
+    found = near_copies(images, pictures[40:])
+    assert sorted(zip(found.images.tolist(), found.others.tolist())) == [(3, 13), (11, 21)]
+    assert (np.diff(found.correlation) <= 0).all() and (found.correlation >= 0.96).all()
+    assert found.mirrored.tolist() == [change is PLANTED["mirrored"]] * 2
+
+
+def test_images_of_one_colour_and_empty_splits_are_like_nothing(pictures):
+    plain = torch.full((2, 3, SIDE, SIDE), 200, dtype=torch.uint8)
+    assert len(near_copies(plain, plain).images) == 0
+    assert len(near_copies(pictures, pictures[:0]).images) == len(near_copies(pictures[:0], pictures).images) == 0
+
+
+def test_the_threshold_is_the_least_correlation(pictures):
+    noise = torch.randint(-255, 256, (40, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
+    noisy = pictures[:40] + noise * torch.linspace(0.05, 0.9, 40)[:, None, None, None]
+    found = near_copies(noisy.clamp(0, 255).to(torch.uint8), pictures, threshold=0.8)
+    assert 0.8 <= found.correlation[-1] < 0.9 and 10 < len(found.images) < 40
+    again = near_copies(noisy.clamp(0, 255).to(torch.uint8), pictures, threshold=float(found.correlation[4]))
+    assert again.images.tolist() == found.images[:5].tolist()
