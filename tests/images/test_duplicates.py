@@ -14,7 +14,7 @@ from images.duplicates import SIDE, copies_of, near_copies, thumbnails
 @pytest.fixture(scope="module")
 def pictures():
     """200 images of smooth random colours, uint8 200 3 32 32."""
-    coarse = torch.rand(200, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    coarse = torch.rand(200, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     return (F.interpolate(coarse, (SIDE, SIDE), mode="bicubic") * 255).clamp(0, 255).to(torch.uint8)
 
 
