@@ -222,6 +222,17 @@ def apply_tuning(model: nn.Module, policy: str) -> None:
         parameter.requires_grad_(layer_of[name] >= head - count)
 
 
+def checkpoint_activations(model: nn.Module) -> None:
+    """Compute activations again in the backward pass (``train.grad_checkpointing``). Raises ValueError if it cannot."""
+    try:
+        model.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError):
+        name = type(model).__name__
+        raise ValueError(
+            f"train.grad_checkpointing: {name} has none; set it to false, or raise grad_accum_steps"
+        ) from None
+
+
 def train_mode(model: nn.Module) -> None:
     """Put the trained parts into training mode and leave frozen ones in evaluation mode: no dropout, fixed BatchNorm."""
     model.train()

@@ -3,12 +3,21 @@
 import inspect
 import sys
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+import torch
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
     """What timm asks of a model whose last layer is ``head``, on ``num_features`` channels."""
+
+    grad_checkpointing = False
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether what happens inside of blocks is computed again in the backward pass instead of kept."""
+        for module in self.modules():
+            if hasattr(module, "grad_checkpointing"):
+                module.grad_checkpointing = enable
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -19,6 +28,11 @@ class Classifier(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes)
+
+
+def run_blocks(blocks: nn.Sequential, x: Tensor, *, checkpointed: bool) -> Tensor:
+    """``blocks`` one after another; of checkpointed ones only the inputs are kept for the backward pass."""
+    return checkpoint_seq(blocks, x) if checkpointed and torch.is_grad_enabled() else blocks(x)
 
 
 def register_variants(model_class: type[nn.Module], variants: dict[str, dict]) -> None:

@@ -13,7 +13,7 @@ from timm.layers import Attention, Mlp, PatchEmbed, resample_abs_pos_embed, trun
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from architectures.registry import Classifier, register_variants
+from architectures.registry import Classifier, register_variants, run_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,8 @@ class ShallowViT(Classifier):
             trunc_normal_(self.pos_embed, std=0.02)
 
     def forward_features(self, x: Tensor) -> Tensor:  # B 3 H W -> B N C
-        return self.blocks(self.patch_embed(x) + self.pos_embed)
+        x = self.patch_embed(x) + self.pos_embed
+        return run_blocks(self.blocks, x, checkpointed=self.grad_checkpointing)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:  # B N C -> B K
         x = self.norm(x.mean(dim=1))

@@ -17,7 +17,7 @@ from timm.layers import DropPath, Mlp, calculate_drop_path_rates, trunc_normal_
 from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
-from architectures.registry import Classifier, register_variants
+from architectures.registry import Classifier, register_variants, run_blocks
 from architectures.swin_weights import convert_weights as checkpoint_filter_fn  # noqa: F401  (timm's name)
 from architectures.windows import attention_mask, relative_position_index, window_partition, window_reverse
 
@@ -163,6 +163,8 @@ MERGING = {"concat": PatchMerging, "pool": PatchPooling}
 class Stage(nn.Module):
     """``downsample``, then blocks, one per rate of stochastic depth, every second one with shifted windows."""
 
+    grad_checkpointing = False
+
     def __init__(self, downsample: nn.Module, drop_path: list[float], shift: tuple[int, int], **block):
         super().__init__()
         self.downsample = downsample
@@ -170,7 +172,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*(Block(drop_path=p, shift=s, **block) for p, s in zip(drop_path, shifts)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsample(x))
+        return run_blocks(self.blocks, self.downsample(x), checkpointed=self.grad_checkpointing)
 
 
 class Swin(Classifier):

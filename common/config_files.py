@@ -53,7 +53,6 @@ PATTERN_HINTS = {
 # What changes where and how fast, not what comes out.
 WITHOUT_EFFECT = (
     "output_root",
-    "data.cache_mb",
     "data.num_workers",
     "evaluate.latency_seconds",
     "train.checkpoint_every_steps",
@@ -76,7 +75,7 @@ def split_overrides(words: Iterable[str]) -> tuple[list[str], list[str]]:
     return rest, overrides
 
 
-RESIDENCY = ("data.residency", "data.resident_budget_mb")
+RESIDENCY = ("data.residency", "data.resident_budget_mb", "data.cache_mb")
 """Where photos are kept; it has an effect where random crops are cut from what is kept, not from the photo."""
 
 

@@ -44,13 +44,6 @@ def affine(images: Tensor, degrees: Tensor, shifts: Tensor, *, fill: int = 0) ->
     return _warp(images, [[cos, sin, -(cos * right + sin * down)], [-sin, cos, sin * right - cos * down]], fill)
 
 
-def shear(images: Tensor, amounts: Tensor, *, fill: int = 0) -> Tensor:
-    """Slant each image about its centre: rows move by ``amounts`` (B 2: x, y) of their distance to it, columns likewise."""
-    along_x, along_y = amounts.unbind(-1)
-    one, zero = torch.ones_like(along_x), torch.zeros_like(along_x)
-    return _warp(images, [[one, along_x, zero], [along_y, one, zero]], fill)
-
-
 def random_crops(
     count: int,
     scale: tuple[float, float],
@@ -98,57 +91,66 @@ def _warp(
 # ---------------------------------------------------------------- RandAugment (Cubuk et al. 2020)
 
 
-def _blend(images: Tensor, plain: Tensor, factors: Tensor) -> Tensor:
-    """PIL's ImageEnhance: 0 gives ``plain``, 1 the image, more than 1 the opposite of ``plain``."""
-    factors = factors.to(images.device, non_blocking=True)[:, None, None, None]
-    return (plain + factors * (images - plain)).clamp_(0, 255).to(torch.uint8)
-
-
-def _grey(images: Tensor) -> Tensor:
-    return TF.rgb_to_grayscale(images).float()
-
-
-def _sharpness(images: Tensor, factors: Tensor) -> Tensor:
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device).div_(13).expand(3, 1, 3, 3)
-    smooth = images.float()
-    smooth[..., 1:-1, 1:-1] = F.conv2d(smooth, kernel, groups=3).round_()  # the border keeps its pixels
-    return _blend(images, smooth, factors)
-
-
-def _posterize(images: Tensor, bits: Tensor) -> Tensor:
-    masks = (256 - 2 ** (8 - bits.int())).to(torch.uint8).to(images.device, non_blocking=True)
-    return images & masks[:, None, None, None]
-
-
-def _solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    thresholds = thresholds.to(images.device, non_blocking=True)[:, None, None, None]
-    return torch.where(images >= thresholds, 255 - images, images)
-
-
-def _pair(values: Tensor, axis: int) -> Tensor:
-    """A B-vector as the x (0) or y (1) part of B 2."""
-    return torch.stack([values, torch.zeros_like(values)][:: 1 if axis == 0 else -1], -1)
-
+# Each kind takes images, the numbers of their operations in its table, levels in [0, 1] and signs of -1 or 1 (B, on the CPU),
+# and changes all images in one go: many small kernels would keep a GPU waiting. Ranges are timm's "increasing" ones.
 
 GREY = 128  # what timm fills with where an image was moved away
 
-# Each takes images, levels in [0, 1] and signs of -1 or 1 (B, on the CPU). Ranges are timm's "increasing" ones.
-RAND_AUGMENT: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "identity": lambda x, level, sign: x,
-    "rotate": lambda x, level, sign: affine(x, 30 * sign * level, torch.zeros(len(x), 2), fill=GREY),
-    "shear_x": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 0), fill=GREY),
-    "shear_y": lambda x, level, sign: shear(x, _pair(0.3 * sign * level, 1), fill=GREY),
-    "translate_x": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-1], 0), fill=GREY),
-    "translate_y": lambda x, level, sign: affine(x, 0 * level, _pair(0.45 * sign * level * x.shape[-2], 1), fill=GREY),
-    "brightness": lambda x, level, sign: _blend(x, torch.zeros(1, device=x.device), 1 + 0.9 * sign * level),
-    "color": lambda x, level, sign: _blend(x, _grey(x), 1 + 0.9 * sign * level),
-    "contrast": lambda x, level, sign: _blend(x, _grey(x).mean((1, 2, 3), keepdim=True), 1 + 0.9 * sign * level),
-    "sharpness": lambda x, level, sign: _sharpness(x, 1 + 0.9 * sign * level),
-    "posterize": lambda x, level, sign: _posterize(x, (4 - (4 * level).floor()).clamp(min=1)),  # 0 bits would be black
-    "solarize": lambda x, level, sign: _solarize(x, 256 * (1 - level)),
-    "autocontrast": lambda x, level, sign: TF.autocontrast(x),
-    "equalize": lambda x, level, sign: TF.equalize(x),
+
+def _move(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
+    """The operations of GEOMETRY."""
+    height, width = images.shape[-2:]
+    amount, zero, one = signs * levels, torch.zeros_like(levels), torch.ones_like(levels)
+    radians = torch.deg2rad(30 * amount)
+    cos, sin = radians.cos(), radians.sin()
+    choices = [  # output -> input, rows (a, b, c) and (d, e, f)
+        (cos, sin, zero, -sin, cos, zero),
+        (one, 0.3 * amount, zero, zero, one, zero),
+        (one, zero, zero, 0.3 * amount, one, zero),
+        (one, zero, -0.45 * amount * width, zero, one, zero),
+        (one, zero, zero, zero, one, -0.45 * amount * height),
+    ]
+    matrices = torch.stack([torch.stack(choice) for choice in choices])[which, :, torch.arange(len(which))]  # B 6
+    entries = matrices.unbind(-1)
+    return _warp(images, [list(entries[:3]), list(entries[3:])], GREY)
+
+
+def _blend(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
+    """The operations of COLOR, PIL's ImageEnhance: factor 0 gives a plain version of the image, 1 the image."""
+    factors, which = (
+        x.to(images.device, non_blocking=True)[:, None, None, None] for x in (1 + 0.9 * signs * levels, which)
+    )
+    grey = TF.rgb_to_grayscale(images).float()
+    kernel = torch.full((3, 1, 3, 3), 1 / 13, device=images.device)
+    kernel[:, :, 1, 1] = 5 / 13
+    smooth = images.float()
+    smooth[..., 1:-1, 1:-1] = F.conv2d(smooth, kernel, groups=3).round_()  # the border keeps its pixels
+    plain = torch.where(which == 3, smooth, torch.where(which == 2, grey.mean((1, 2, 3), keepdim=True), grey))
+    plain = torch.where(which == 0, 0.0, plain)
+    return (plain + factors * (images - plain)).clamp_(0, 255).to(torch.uint8)
+
+
+def _change_tones(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
+    """The operations of TONES."""
+    bits = (4 - (4 * levels).floor()).clamp(min=1)  # 0 bits would be black
+    masks = torch.where(which == 0, 256 - 2 ** (8 - bits), 255).to(torch.uint8)
+    thresholds = torch.where(which == 1, 256 * (1 - levels), 256)
+    masks, thresholds = (x.to(images.device, non_blocking=True)[:, None, None, None] for x in (masks, thresholds))
+    return torch.where(images >= thresholds, 255 - images, images & masks)
+
+
+GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+COLOR = ("brightness", "color", "contrast", "sharpness")
+TONES = ("posterize", "solarize")
+KINDS: dict[tuple[str, ...], Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    ("identity",): lambda images, *_: images,
+    GEOMETRY: _move,
+    COLOR: _blend,
+    TONES: _change_tones,
+    ("autocontrast",): lambda images, *_: TF.autocontrast(images),
+    ("equalize",): lambda images, *_: TF.equalize(images),
 }
+RAND_AUGMENT = [name for names in KINDS for name in names]
 
 
 def rand_augment(images: Tensor, policy: str, generator: torch.Generator) -> Tensor:
@@ -161,14 +163,20 @@ def rand_augment(images: Tensor, policy: str, generator: torch.Generator) -> Ten
         chosen = torch.randint(len(RAND_AUGMENT), (len(images),), generator=generator)
         levels = (magnitude + spread * torch.randn(len(images), generator=generator)).clamp(0, 10) / 10
         signs = 2.0 * torch.randint(2, (len(images),), generator=generator) - 1
-        result = images.clone()
-        for number, operation in enumerate(RAND_AUGMENT.values()):
-            where = (chosen == number).nonzero()[:, 0]
-            if number and len(where):
-                there = where.to(images.device, non_blocking=True)
-                result[there] = operation(images[there], levels[where], signs[where])
-        images = result
+        images = apply_operations(images, chosen, levels, signs)
     return images
+
+
+def apply_operations(images: Tensor, chosen: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
+    """To each image the operation of its number in RAND_AUGMENT (``chosen``, int64 B, on the CPU)."""
+    result, first = images.clone(), 0
+    for names, operation in KINDS.items():
+        where = ((chosen >= first) & (chosen < first + len(names))).nonzero()[:, 0]
+        if first and len(where):  # the first one changes nothing
+            there = where.to(images.device, non_blocking=True)
+            result[there] = operation(images[there], chosen[where] - first, levels[where], signs[where])
+        first += len(names)
+    return result
 
 
 def parse_policy(policy: str) -> tuple[float, int, float]:
@@ -213,7 +221,8 @@ class Augment(nn.Module):
         count, _, height, width = images.shape
         boxes = random_crops(count, (0.02, 1 / 3), (0.3, 1 / 0.3), aspect=(height, width), generator=generator)
         erased = torch.rand(count, generator=generator) < self.cfg.reprob
-        (top, left, high, wide), kept = boxes.to(images.device).unbind(-1), ~erased.to(images.device)
+        boxes, erased = (x.to(images.device, non_blocking=True) for x in (boxes, erased))
+        (top, left, high, wide), kept = boxes.unbind(-1), ~erased
         rows = (torch.arange(height, device=images.device)[None] + 0.5) / height - top[:, None]  # B H
         columns = (torch.arange(width, device=images.device)[None] + 0.5) / width - left[:, None]  # B W
         beside_rows, beside_columns = (rows < 0) | (rows >= high[:, None]), (columns < 0) | (columns >= wide[:, None])

@@ -12,11 +12,11 @@ from torch import nn
 
 from common import distributed
 from common.config import Config
-from common.devices import autocast, select_precision, set_deterministic
+from common.devices import autocast, choose_kernels, select_precision, set_deterministic
 from common.folders import check_space
 from common.runs import Run
 from data import Augment, Dataset, load_dataset
-from models import apply_tuning, create_model, preprocessing, restore_model, train_mode
+from models import apply_tuning, checkpoint_activations, create_model, preprocessing, restore_model, train_mode
 from training.optimization import Mixer, create_loss, create_optimizer
 from training.randomness import seed_epoch
 from training.stopping import stopping_target
@@ -64,6 +64,7 @@ def prepare(
         target = checkpoint["target"]
     elif not (baseline and _is_among(baseline.run, coming)):
         target = stopping_target(config)
+    choose_kernels(precision, deterministic=config.train.deterministic)
     if config.train.deterministic:
         set_deterministic()
     with distributed.main_first():  # what has to be downloaded is so once
@@ -82,6 +83,8 @@ def prepare(
         with distributed.main_first():
             model = create_model(config, num_classes=len(names), class_names=names, statistics=statistics)
     model = model.to(device)
+    if config.train.grad_checkpointing:
+        checkpoint_activations(model)
     optimizer_state, num_bytes = rehearse(config, dataset, model, device=device, precision=precision)
     existing = [last.with_name(name) for name in ("best.pt", "last.pt")]
     num_bytes -= sum(path.stat().st_size for path in existing if path.is_file())

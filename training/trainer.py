@@ -2,7 +2,7 @@
 
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
@@ -80,10 +80,13 @@ class Trainer:
         self.scheduler = create_scheduler(optimizer, run.config, steps_per_epoch=self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.ema = ModelEmaV3(model, decay=cfg.model_ema_decay, use_warmup=True) if cfg.model_ema else None
-        self.forward = nn.parallel.DistributedDataParallel(model) if self.world_size > 1 else model
-        if should_compile(cfg.compile, device, num_images=cfg.epochs * len(dataset.train)):
-            self.forward = torch.compile(self.forward)
         self.state = TrainingState(run, dataset, model, optimizer, self.scaler, self.ema, self.target)
+        self.forward, self.evaluated = model, self.state.evaluated
+        if self.world_size > 1:
+            self.forward = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        self.exchange_later = self.forward.no_sync if self.world_size > 1 else nullcontext
+        if should_compile(cfg.compile, device, num_images=cfg.epochs * len(dataset.train)):
+            self.forward, self.evaluated = torch.compile(self.forward), torch.compile(self.evaluated)
         if prepared.checkpoint:
             expected = prepared.optimizer_state
             self.state.restore(prepared.checkpoint, expected=expected, steps_per_epoch=self.steps_per_epoch)
@@ -188,12 +191,16 @@ class Trainer:
         if self.mixer:
             inputs, targets = self.mixer(inputs, labels)
         sums = torch.zeros(3, device=self.device)
-        for chunk, target, label in zip(*(x.chunk(self.cfg.grad_accum_steps) for x in (inputs, targets, labels))):
-            with autocast(self.device, self.precision), training_attention(self.model, self.device, self.precision):
-                logits = self.forward(chunk)
-                loss = self.loss(logits, target)
-            # The gradient is that of the mean over the whole batch; DistributedDataParallel divides by the ranks.
-            self.scaler.scale(loss * len(chunk) * self.world_size / batch_size).backward()
+        parts = list(zip(*(x.chunk(self.cfg.grad_accum_steps) for x in (inputs, targets, labels))))
+        for number, (chunk, target, label) in enumerate(parts, 1):
+            # Ranks exchange gradients once, in the last part. The kernel is also that of what is computed again backwards.
+            exchange = nullcontext() if number == len(parts) else self.exchange_later()
+            with exchange, training_attention(self.model, self.device, self.precision):
+                with autocast(self.device, self.precision):
+                    logits = self.forward(chunk)
+                    loss = self.loss(logits, target)
+                # The gradient is that of the mean over the whole batch; DistributedDataParallel divides by the ranks.
+                self.scaler.scale(loss * len(chunk) * self.world_size / batch_size).backward()
             hits = (logits.detach().argmax(dim=1) == label).sum()
             shown = F.cross_entropy(logits.detach().float(), target, reduction="sum")  # as validation's: not smoothed
             sums += torch.stack([shown, hits, torch.full_like(hits, len(chunk))])
@@ -212,7 +219,7 @@ class Trainer:
             row |= {f"{name}_loss": None, f"{name}_accuracy": None}
             if len(self.dataset.split(name)):
                 predictions = predict_split(
-                    self.state.evaluated,
+                    self.evaluated,
                     self.dataset.split(name),
                     batch_size=self.run.config.evaluate.batch_size,
                     device=self.device,

@@ -7,11 +7,12 @@ import torch
 import torchvision.transforms.functional as TF
 from support import random_images, smooth_images
 from timm.data import auto_augment
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.config import AugmentConfig
 from data import Augment
 from images import augmentation, preprocessing
-from images.augmentation import RAND_AUGMENT, rand_augment
+from images.augmentation import RAND_AUGMENT, apply_operations, rand_augment
 
 
 def test_crop_equals_pad_and_crop_per_image(generator):
@@ -85,7 +86,7 @@ PER_IMAGE = {
 def test_rand_augment_operations_equal_torchvisions_per_image(generator, name):
     images = smooth_images(generator, 4)
     level = torch.full((4,), 0.7 if "translate" not in name else 10 / (0.45 * 32))
-    results = RAND_AUGMENT[name](images, level, -torch.ones(4))
+    results = apply_operations(images, torch.full((4,), RAND_AUGMENT.index(name)), level, -torch.ones(4))
     for image, result in zip(images, results):
         expected = PER_IMAGE[name](image).float()
         if name.startswith(("rotate", "shear", "translate")):  # what moved in from outside is grey
@@ -100,7 +101,8 @@ def test_rand_augment_ranges_are_timms_and_leave_an_image(magnitude):
     ramp = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, -1, -1)
 
     def made(name, sign):
-        return RAND_AUGMENT[name](ramp, torch.tensor([magnitude / 10]), torch.tensor([sign]))[0, 0].flatten()
+        number = torch.tensor([RAND_AUGMENT.index(name)])
+        return apply_operations(ramp, number, torch.tensor([magnitude / 10]), torch.tensor([sign]))[0, 0].flatten()
 
     hparams = {"translate_pct": 0.45}
     bits = auto_augment.LEVEL_TO_ARG["PosterizeIncreasing"](magnitude, hparams)[0]
@@ -138,3 +140,30 @@ def test_random_erasing_blanks_one_box_in_the_given_share_of_images():
     share = erased[hit].float().mean((1, 2))
     assert share.max() < 0.36 and share.mean() == pytest.approx(0.175, abs=0.03)
     assert torch.equal(Augment(AugmentConfig()).erase(images, torch.Generator()), images)
+
+
+class CountKernels(TorchDispatchMode):
+    """Operations that compute something, and copies that wait for the device."""
+
+    VIEWS = ("view", "expand", "select", "slice", "unsqueeze", "permute", "unbind", "detach", "alias", "transpose")
+
+    def __enter__(self):
+        self.names = []
+        return super().__enter__()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        if name not in self.VIEWS:
+            self.names.append(name)
+        return operation(*args, **(kwargs or {}))
+
+
+def test_rand_augment_takes_few_kernels_and_no_scalar_leaves_the_device(generator):
+    images = smooth_images(generator, 64)
+    with CountKernels() as kernels:
+        rand_augment(images, "rand-m9-n2-mstd0.5", generator)
+    assert len(kernels.names) < 400  # 632 with kernels of its own for each operation
+    assert "_local_scalar_dense" not in kernels.names
+    with CountKernels() as kernels:
+        Augment(AugmentConfig(reprob=0.5)).erase(images.float(), generator)
+    assert "_local_scalar_dense" not in kernels.names
