@@ -86,7 +86,8 @@ def _fetch(repository: str, filename: str, name: str) -> Path:
         keep = (
             "set model.name to local-dir:FOLDER, the folder that holds it and the weights"
             if is_config
-            else "set model.pretrained to that file, to the folder that holds it and its config.json (local-dir:FOLDER)"
+            else "set model.pretrained (for gradcam.py NAME: --pretrained) to that file, to the folder that holds it and its "
+            "config.json (local-dir:FOLDER)"
         )
         scratch = "" if is_config else "; or train from scratch with model.pretrained=false"
         require_network(

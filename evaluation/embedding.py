@@ -35,13 +35,24 @@ def embed(
     about |= {"perplexity": perplexity(len(indices)), "seed": 0, "features": held_out.shape[1]}
     places = project(held_out)
     title = f"{run.config.name}: features of {len(indices):,} images of the {split.name} split"
-    picture = figures.embedding(places, labels, predicted, dataset.class_names, title=title)
+    print(sentence(about))
+    picture = figures.embedding(places, labels, predicted, dataset.class_names, note=sentence(about), title=title)
     arrays = {"places": places, "labels": labels, "predicted": predicted, "indices": indices}
     return [
         run.save_json(f"embedding{suffix}.json", about),
         run.save_arrays(f"embedding{suffix}.npz", **arrays),
         run.save_figure(f"figures/embedding{suffix}.png", picture),
     ]
+
+
+def sentence(about: dict) -> str:
+    """How well neighbours predict, beside the classifier itself."""
+    head = f"accuracy of the head {about['head_accuracy']:.1%}"
+    if "knn_accuracy" not in about:
+        return f"{head}; without training images there are no neighbours to ask"
+    low, high = about["knn_accuracy_ci95"]
+    nearest = f"of the {about['neighbours']} nearest of {about['train_images']:,} training images"
+    return f"{head}, {nearest} {about['knn_accuracy']:.1%} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def sample(count: int, most: int) -> np.ndarray:

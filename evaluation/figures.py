@@ -276,26 +276,37 @@ def accuracy_against_severity(
 
 
 def embedding(
-    places: np.ndarray, labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], *, title: str
+    places: np.ndarray,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    note: str = "",
+    title: str,
 ) -> Figure:
     """Images as points, coloured by their class; those that are taken for another class are marked by a cross.
 
     Args:
         places: N 2, of no unit.
         labels: int N; predicted: int N.
+        note: a sentence below the points.
     """
     present = np.unique(labels)
-    named = present if len(present) <= 20 else []
-    figure = new_figure(7.2 if len(named) else 5.6, 4.8, title)
+    named = [shorten(class_names[k], 24) for k in present] if len(present) <= 20 else []
+    legend = text_width(named, TICK_SIZE) + 0.6 if named else 0
+    figure = new_figure(5.4 + legend, 4.8, title)
     axes = figure.subplots()
     colors = colormaps["tab20" if len(present) > 10 else "tab10"]
+    size = 9 if len(labels) > 500 else 18
     wrong = predicted != labels
     for number, k in enumerate(present):
         chosen, color = labels == k, colors(number % colors.N)
-        axes.scatter(*places[chosen & ~wrong].T, s=9, color=color, linewidths=0, label=shorten(class_names[k], 24))
-        axes.scatter(*places[chosen & wrong].T, s=22, color=color, marker="x", linewidths=1)
-    axes.set(xticks=[], yticks=[], aspect="equal")
-    axes.set_xlabel(f"t-SNE; × {wrong.sum():,} of {len(labels):,} are taken for another class", fontsize=LABEL_SIZE)
-    if len(named):
-        figure.legend(loc="outside right upper", fontsize=TICK_SIZE, frameon=False, markerscale=2)
+        axes.scatter(*places[chosen & ~wrong].T, s=size, color=color, linewidths=0, label=shorten(class_names[k], 24))
+        axes.scatter(*places[chosen & wrong].T, s=size + 13, color=color, marker="x", linewidths=1)
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.04)
+    text = f"t-SNE; × {wrong.sum():,} of {len(labels):,} are taken for another class"
+    axes.set_xlabel("\n".join(wrap(line, 5.2, LABEL_SIZE) for line in (text, note) if line), fontsize=LABEL_SIZE)
+    if named:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=TICK_SIZE, frameon=False)
     return figure

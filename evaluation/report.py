@@ -76,16 +76,21 @@ def scale_temperature(predictions: Predictions, held_out: Predictions | None) ->
 def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str]) -> dict[str, Figure]:
     title = title_of(run, Variant.of(result))
     accuracy, interval = metrics.per_class_accuracy(predictions, len(class_names))
+    counts = metrics.confusion_counts(predictions, len(class_names))
+    seen, met = np.arange(len(class_names)), np.arange(len(class_names))
+    if unseen_classes(result) > len(class_names) / 2:  # weights of 1,000 classes on a folder of a few
+        seen, met = np.flatnonzero(counts.sum(axis=1)), np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
+        title += f": {len(seen)} of {len(class_names):,} classes have images"
     scaling, scaled = result["temperature_scaling"], None
     if scaling and scaling["temperature"]:
         bins = calibration.calibration_bins(calibration.scale_logits(predictions, scaling["temperature"]))
         scaled = bins | {"temperature": scaling["temperature"]}
     return {
         "confusion_matrix": figures.confusion_matrix(
-            metrics.confusion_counts(predictions, len(class_names)), class_names, title=title
+            counts[np.ix_(met, met)], [class_names[k] for k in met], title=title
         ),
         "per_class_accuracy": figures.per_class_accuracy(
-            accuracy, interval, class_names, mean=result["accuracy"], title=title
+            accuracy[seen], interval[seen], [class_names[k] for k in seen], mean=result["accuracy"], title=title
         ),
         "reliability": figures.reliability_diagram(
             **calibration.calibration_bins(predictions), scaled=scaled, title=title
@@ -151,17 +156,24 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
     kept = f"{result['checkpoint']}.pt" + (", averaged with the mirrored image" if result["tta"] else "")
     changed = result.get("images_since_training") == "changed"
     said = ", others than when the run was trained" if changed else ""
+    empty, classes = unseen_classes(result), len(result["per_class"])
+    unseen = f"  ({empty:,} of {classes:,} classes have no images, and count as 0)" if empty else ""
     return [
         ("run", f"{run.directory}, {kept}"),
         ("images", f"{result['num_images']} of the {result['split']} split{said}"),
         ("accuracy", f"{result['accuracy']:.2%}  (95 % interval {format_interval(result['accuracy_ci95'])})"),
         *without_copies(result),
-        ("macro F1", f"{result['macro_f1']:.2%}"),
+        ("macro F1", f"{result['macro_f1']:.2%}{unseen}"),
         ("calibration error", calibration),
         ("errors among the surest", sure),
         ("parameters", f"{result['params'] / 1e6:.2f} M, {result['trainable_params'] / 1e6:.2f} M trained"),
         ("forward pass", f"{result['gmacs']:.4g} GMACs, {latency:.2f} ms at batch 1 on {result['device']}"),
     ]
+
+
+def unseen_classes(result: Mapping) -> int:
+    """How many classes have no image among those that were evaluated."""
+    return sum(values["support"] == 0 for values in result["per_class"].values())
 
 
 def title_of(run: Run, variant: Variant) -> str:

@@ -118,11 +118,11 @@ def head_panels(
         patch: row and column of the patch that looks, which is framed.
     """
     style = style or Style()
-    drawn = [("mean of heads", heads.mean(axis=0)), *[(f"head {i + 1}", map_) for i, map_ in enumerate(heads)]]
+    drawn = [("mean", heads.mean(axis=0)), *[(f"head {i + 1}", map_) for i, map_ in enumerate(heads)]]
     columns = min(len(drawn) + 1, 7)
     rows = -(-(len(drawn) + 1) // columns)
     side = 1.5
-    figure = new_figure(columns * side, rows * (side + 0.25), title)
+    figure = new_figure(max(columns * side, 7.5), rows * (side + 0.25), title)
     first, *others = panels(figure, len(drawn) + 1, columns)
     show_view(first, view)
     first.set_title("image", fontsize=TICK_SIZE)
@@ -156,6 +156,7 @@ def similarity_matrices(pairs: Sequence[Mapping], *, title: str) -> Figure:
         for axis, names in ((axes.yaxis, pair["layers"][0]), (axes.xaxis, pair["layers"][1])):
             shown = sorted({0, len(names) // 2, len(names) - 1})
             axis.set_ticks(shown, [shorten(names[i], 18) for i in shown])
+        axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
         axes.tick_params(labelsize=TICK_SIZE)
         axes.set_xlabel(f"{wrap(pair['names'][1], 2.8, LABEL_SIZE)}, depth →", fontsize=LABEL_SIZE)
         axes.set_ylabel(f"{wrap(pair['names'][0], 2.8, LABEL_SIZE)}, depth →", fontsize=LABEL_SIZE)

@@ -8,6 +8,7 @@ from common.plotting import MARKS
 from explanation.figures import cam_overview
 from explanation.grids import Cell, cam_grid
 from explanation.maps import Explanation, MapSet
+from explanation.methods import CLASSLESS
 from explanation.overlays import Style, overlay_alone, scale_of
 
 TARGETS = {None: "the predicted class", "label": "the true class"}
@@ -21,13 +22,18 @@ def overview(column: MapSet, explanation: Explanation, style: Style) -> Figure:
     verdict = (
         f"{truth}{MARKS[explanation.correct][0]}predicted {_probability(explanation, explanation.prediction, names)}"
     )
+    about = f"for {names[explanation.target]}"
+    if column.method in CLASSLESS:
+        about = f"of {column.asked_by}" if column.asked_by else "(of no one class)"
     return cam_overview(
         picture.view(),
         explanation.map,
-        title=f"{column.run.config.name}: {column.place} for {names[explanation.target]}\n{picture.name}: {verdict}",
+        title=f"{column.run.config.name}: {column.place} {about}\n{picture.name}: {verdict}",
         probabilities=list(zip(names, explanation.probabilities.tolist())),
         explained=explanation.target,
-        scale_note=f"raw {column.method}, negative cut to 0",
+        scale_note="share of the attention"
+        if column.method == "attention"
+        else f"raw {column.method}, negative cut to 0",
         style=style,
     )
 

@@ -19,6 +19,9 @@ ROLLOUTS = ("rollout", "gradrollout")
 METHODS = ("auto", *LIBRARY, "lrp", "lrprollout", "scorecam", "ablationcam", *ROLLOUTS, "attention")
 """auto: method and layer by the architecture, see automatic.choose."""
 
+CLASSLESS = ("eigencam", "fem", "rollout", "attention")
+"""Their maps are the same whatever class is asked for."""
+
 
 def check_method(method: str) -> None:
     """Raise ValueError, with the nearest name, for a method that does not exist."""

@@ -46,7 +46,10 @@ def test_a_run_is_embedded(vit_run, capsys):
     with np.load(vit_run / "embedding.npz") as arrays:
         assert arrays["places"].shape == (180, 2) and np.isfinite(arrays["places"]).all()
     assert (vit_run / "figures/embedding.png").stat().st_size > 5000
-    assert "embedding.png" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "embedding.png" in printed
+    head, near = f"head {about['head_accuracy']:.1%}", f"1,437 training images {about['knn_accuracy']:.1%} (95 %"
+    assert head in printed and near in printed
 
 
 def test_samples_are_always_the_same():

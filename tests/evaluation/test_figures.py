@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from support import class_names, layout_faults, random_image
+from support import class_names, layout_faults, make_config, random_image
 
 from common import plotting
 from evaluation import figures as evaluation_figures
+from evaluation import metrics, report
+from evaluation.predictions import Predictions
 
 
 def random_counts(num_classes: int, *, empty_class: int | None = None) -> np.ndarray:
@@ -188,3 +190,40 @@ def test_image_grid_colours_lines_by_correctness():
     assert [text.get_text()[0] for text in texts] == ["l", "✓", "✗"]
     assert len(figure.axes[1].texts) == 1
     assert not layout_faults(figure)
+
+
+@pytest.mark.parametrize("num_classes", [3, 12, 30])
+def test_embedding_names_classes_beside_the_points_and_says_how_well_neighbours_predict(num_classes):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, num_classes, 60)
+    predicted = np.where(random.random(60) < 0.8, labels, 0)
+    note = "accuracy of the head 68.9%, of the 20 nearest of 3,600 training images 71.1% (95 % interval 56.6 to 82.3 %)"
+    names = class_names(num_classes)
+    figure = evaluation_figures.embedding(
+        random.normal(size=(60, 2)), labels, predicted, names, note=note, title="swin"
+    )
+    assert not layout_faults(figure)
+    (axes,) = figure.axes
+    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 60
+    assert note in axes.get_xlabel().replace("\n", " ")
+    figure.draw_without_rendering()
+    panel, page = axes.get_window_extent(), figure.bbox
+    assert panel.height > 0.6 * page.height and panel.width > 0.5 * page.width  # the points fill it
+    if num_classes <= 20:
+        assert axes.get_legend().get_window_extent().x0 - panel.x1 < 0.05 * page.width
+
+
+def test_classes_without_images_are_left_out_where_they_are_most():
+    logits = np.full((6, 50), -9.0, np.float32)
+    labels = np.array([3, 3, 3, 40, 40, 40])
+    logits[range(6), [3, 3, 7, 40, 40, 40]] = 9
+    predictions = Predictions(logits, labels)
+    names = [f"class {k}" for k in range(50)]
+    result = metrics.summarize(predictions, names) | {"temperature_scaling": None, "split": "test"}
+    result |= {"checkpoint": "best", "tta": None}
+    run = type("Run", (), {"config": make_config()})
+    drawn = report.draw(run, predictions, result, names)
+    ticks = {name: [label.get_text() for label in figure.axes[0].get_yticklabels()] for name, figure in drawn.items()}
+    assert ticks["confusion_matrix"] == ["class 3", "class 7", "class 40"]
+    assert ticks["per_class_accuracy"] == ["class 3", "class 40"]
+    assert "2 of 50 classes have images" in drawn["confusion_matrix"].get_suptitle().replace("\n", " ")

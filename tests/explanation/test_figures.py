@@ -142,3 +142,27 @@ def test_cam_grid_is_readable_and_no_taller_than_a_page(num_rows, num_columns, p
         assert not layout_faults(figure)
         assert figure.get_figheight() <= PAGE_HEIGHT + 0.1
     assert (f"({pages} of {pages})" in figures[-1].get_suptitle()) == (pages > 1)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_similarities_are_drawn_with_names_that_can_be_read(count):
+    layers = [f"layers.{i // 6}.blocks.{i % 6}" for i in range(24)], [f"blocks.{i}" for i in range(12)]
+    matrix = np.random.default_rng(0).random((12, 24))
+    pair = {"names": ("vit", "swin_tiny_patch4_window7_224"), "layers": layers[::-1], "cka": matrix.tolist()}
+    figure = explanation_figures.similarity_matrices([pair] * count, title="Similarity of layers")
+    assert not layout_faults(figure)
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), matrix)
+
+
+@pytest.mark.parametrize("num_heads", [3, 16])
+def test_heads_are_drawn_with_the_patch_that_looks(num_heads):
+    heads = np.random.default_rng(0).random((num_heads, 4, 6))
+    title = "vit: where patch 1, 2 looks at blocks.11.attn\nphoto"
+    view = View.whole(random_image(40, 60))
+    figure = explanation_figures.head_panels(view, heads, title=title, patch=(1, 2))
+    assert not layout_faults(figure)
+    assert len(figure.axes) == num_heads + 2
+    np.testing.assert_array_equal(figure.axes[2].images[0].get_array(), heads[0])
+    for axes in figure.axes:
+        (frame,) = axes.patches
+        assert (frame.get_x(), frame.get_y(), frame.get_width(), frame.get_height()) == (19.5, 9.5, 10, 10)
