@@ -96,7 +96,7 @@ def exact_copies(dataset: Dataset) -> dict[tuple[str, str], np.ndarray]:
 
 def find_near_copies(dataset: Dataset) -> dict[tuple[str, str], NearCopies]:
     """For each pair of splits the images of the first that look like one of the second, and are no exact copies."""
-    small = {name: _thumbnails(dataset.split(name)) for name in SPLITS}
+    small = {name: thumbnails_of(dataset.split(name)) for name in SPLITS}
     found = {}
     for pair in HELD_OUT:
         here, there = (dataset.split(name).digests for name in pair)
@@ -140,7 +140,8 @@ def name_of(split: Split, i: int) -> str:
     return f"{split.name}-{i}"
 
 
-def _thumbnails(split: Split) -> Tensor:
+def thumbnails_of(split: Split) -> Tensor:
+    """Of every image of a split, uint8 N 3 32 32."""
     parts = [thumbnails(images) for images, _ in split.batches(256, torch.device("cpu"))]
     return torch.cat(parts) if parts else torch.zeros(0, 3, SIDE, SIDE, dtype=torch.uint8)
 
