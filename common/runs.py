@@ -48,7 +48,7 @@ RUN_FILE = re.compile(
     r"|images/[^/]+/predictions\.(csv|json)|tensorboard/.+)"
 )
 """What the scripts write into a run: nothing else is written there, and nothing else is deleted."""
-NO_RUN_NAMES = ("comparisons", "pretrained")  # folders of other things below `output_root`
+NO_RUN_NAMES = ("checks", "comparisons", "pretrained")  # folders of other things below `output_root`
 LONGEST_NAME = 200  # bytes of a part of a path; systems allow 255, and files in the making have longer names
 
 

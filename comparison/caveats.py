@@ -75,7 +75,12 @@ ASPECTS = (
         ("train.batch_size", "train.grad_accum_steps", "processes"),
         "So do the number and the noise of the steps",
     ),
-    Aspect(TRAINING, "Augmentation", ("data.augment.", "data.residency"), "It is part of what is compared"),
+    Aspect(
+        TRAINING,
+        "Augmentation",
+        ("data.augment.", "data.residency", "data.resident_budget_mb"),
+        "It is part of what is compared",
+    ),
     Aspect(
         TRAINING,
         "Mixed or smoothed labels",
@@ -118,7 +123,7 @@ ASPECTS = (
 )
 OTHER = Aspect(TRAINING, "Other settings", (), "They are part of what is compared")
 
-COMPARED = ("name", "seed", "model.name", "train.lr", "train.amp", "train.log_test")
+COMPARED = ("name", "seed", "model.name", "train.lr", "train.amp", "train.log_test", "data.root")
 """Config keys that are compared on purpose, have no effect on a result, or are told by what came of them."""
 
 EFFECTIVE: Mapping[str, Callable[[Config], object]] = {
@@ -143,7 +148,7 @@ def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> 
     found = [*_between(entries, groups), *_sizes(groups)]
     for name, group in groups.items():
         found += _within(name, group)
-    found += [*_seeds(groups)]
+    found += [*_seeds(groups), *_images(entries)]
     for entry in entries:
         if entry.training["diverged"]:
             text = f"{entry.name} diverged in training: its accuracy says nothing about its architecture."
@@ -246,6 +251,26 @@ def _within(name: str, group: Sequence[Entry]) -> list[Caveat]:
         return []
     text = f"The seeds of {name} differ in more than their seed: {'; '.join(told)}. Their spread holds that too."
     return [Caveat(CERTAINTY, text)]
+
+
+def _images(entries: Sequence[Entry]) -> list[Caveat]:
+    """Images of the evaluation that were learned from, or put in the place of others."""
+    found = []
+    copies = {entry.name: entry.metrics.get("num_copies") or 0 for entry in entries}
+    if any(copies.values()):
+        counts = set(copies.values())
+        count = f"{counts.pop():,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
+        rest = [(entry.name, entry.metrics.get("accuracy_without_copies")) for entry in entries if copies[entry.name]]
+        told = "; ".join(f"{name}: {'no image is left' if share is None else f'{share:.2%}'}" for name, share in rest)
+        text = (
+            f"{count} of the images are exact copies of training or validation images. Accuracy without them: {told}."
+        )
+        found.append(Caveat(CERTAINTY, text))
+    for entry in entries:
+        if entry.metrics.get("images_since_training") == "changed":
+            text = f"The images that {entry.name} was evaluated on were changed since it was trained."
+            found.append(Caveat(CERTAINTY, text))
+    return found
 
 
 def _by_aspect(keys: Mapping[str, object]) -> dict[Aspect, list[str]]:

@@ -11,6 +11,7 @@ SCORES = {
     "image_size": "image size",
     "accuracy": "accuracy (%)",
     "accuracy_ci95": "95 % interval (%)",
+    "accuracy_without_copies": "accuracy without copies (%)",
     "top1_error": "top-1 error (%)",
     "top5_accuracy": "top-5 (%)",
     "macro_f1": "macro F1 (%)",
@@ -29,17 +30,18 @@ COSTS = {
     "images_per_second": "images/s",
     "peak_memory_mb": "memory (MB)",
 }
-PERCENT = ("accuracy", "top1_error", "top5_accuracy", "macro_f1", "ece")
+PERCENT = ("accuracy", "accuracy_without_copies", "top1_error", "top5_accuracy", "macro_f1", "ece")
 
 
 def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCORES | COSTS) -> list[dict[str, str]]:
     """One row of readable cells per run, from ``metrics.json`` with ``run``, ``model`` and a readable ``image_size``.
 
     ``columns``: key -> title; those of SCORES and COSTS are what is usually reported of a classifier. Memory, which is not
-    measured on CPU, has no column where no run has it.
+    measured on CPU, has no column where no run has it, nor has the accuracy without copies where there are none.
     """
-    measured = any(values.get("peak_memory_mb") is not None for values in metrics)
-    columns = {key: title for key, title in columns.items() if measured or key != "peak_memory_mb"}
+    absent = [] if any(values.get("peak_memory_mb") is not None for values in metrics) else ["peak_memory_mb"]
+    absent += [] if any(values.get("num_copies") for values in metrics) else ["accuracy_without_copies"]
+    columns = {key: title for key, title in columns.items() if key not in absent}
     return [{title: _cell(key, _lookup(key, values)) for key, title in columns.items()} for values in metrics]
 
 

@@ -140,7 +140,7 @@ def without_copies(result: Mapping) -> list[tuple[str, str]]:
     rest = "no image is left" if accuracy is None else f"{accuracy:.2%}"
     if accuracy is not None:
         rest += f"  (95 % interval {format_interval(result['accuracy_without_copies_ci95'])})"
-    return [("accuracy without copies", f"{rest}, without {count} exact copies of training or validation images")]
+    return [("accuracy without copies", f"{rest}, without {count:,} exact copies of training or validation images")]
 
 
 def summary(run: Run, result: dict) -> list[tuple[str, object]]:

@@ -58,6 +58,7 @@ def make_entry(tmp_path):
                 place = place.setdefault(section, {})
             place[last] = value
         run = Run(tmp_path / name, Config.model_validate(parts["config"]))
+        run.directory.mkdir(exist_ok=True)
         run.save_json("environment.json", parts["environment"])
         predictions = Predictions(np.eye(2, dtype=np.float32)[[0, 1] * 10], np.array([0, 1] * 10))
         return Entry(name, run, parts["metrics"], parts["training"], predictions, ["x", "y"], None)
@@ -120,9 +121,10 @@ def test_a_single_difference_is_named_with_its_key_and_both_values(make_entry, r
     assert len(found) == 1 and found[0].weight == weight and said in found[0].text
 
 
-@pytest.mark.parametrize(
-    "respect", [key for key in SINGLE if not key.startswith(("config", "metrics__params", "metrics__gmacs"))]
-)
+NO_SEEDS = ("config", "metrics__params", "metrics__gmacs", "metrics__train_fingerprint")  # other models, other images
+
+
+@pytest.mark.parametrize("respect", [key for key in SINGLE if not key.startswith(NO_SEEDS)])
 def test_seeds_that_differ_in_more_than_their_seed_are_named(make_entry, respect):
     value, _, said = SINGLE[respect]
     entries = [make_entry("a"), make_entry("b", config__seed=1, **{respect: value})]
@@ -175,3 +177,20 @@ def test_how_certain_a_comparison_is(make_entry):
     assert "at batch 1 " not in texts
     weights = [WEIGHTS.index(caveat.weight) for caveat in found]
     assert weights == sorted(weights)
+
+
+def test_copies_and_changed_images_are_named(make_entry):
+    copied = {"metrics__num_copies": 3, "metrics__accuracy_without_copies": 0.5}
+    entries = [make_entry("a", **copied), make_entry("b", **copied, metrics__images_since_training="changed")]
+    told = [caveat.text for caveat in caveats(entries, group_by_seed(entries))]
+    copies = "3 of the images are exact copies of training or validation images. Accuracy without them: a: 50.00%; b: 50.00%."
+    assert copies in told
+    assert "The images that b was evaluated on were changed since it was trained." in told
+    clean = [make_entry("c", metrics__num_copies=0), make_entry("d")]
+    assert not any("copies" in caveat.text for caveat in caveats(clean, group_by_seed(clean)))
+
+
+def test_another_folder_of_the_same_images_is_no_caveat(make_entry):
+    entries = [make_entry("a"), make_entry("b", config__seed=1, config__data__root="elsewhere")]
+    assert len(group_by_seed(entries)) == 1
+    assert not any("data.root" in caveat.text for caveat in caveats(entries, group_by_seed(entries)))

@@ -116,3 +116,41 @@ def test_folders_that_are_no_datasets(tmp_path):
     make_folder(tmp_path, splits=("test",), classes=("cat", "wolf"))
     with pytest.raises(ValueError, match="wolf"):
         load_dataset(folder_config(tmp_path), seed=0)
+
+
+# ---------------------------------------------------------------- CIFAR
+
+
+def cifar(root, dataset="cifar10"):
+    return load_dataset(make_config(data={"dataset": dataset, "root": str(root)}).data, seed=0)
+
+
+def refuse_network(*_, **__):
+    raise AssertionError("the network must not be asked for a file that is there")
+
+
+def test_a_truncated_cifar_file_says_found_and_expected_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "require_network", refuse_network)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name, size in sources.CIFAR_BYTES.items():
+        if name.startswith("cifar-10-batches-py/"):
+            with (tmp_path / name).open("wb") as file:
+                file.truncate(size)  # sparse
+    with pytest.raises(ValueError, match=r"cifar-10-batches-py: a file is not as it was published .*checksums"):
+        cifar(tmp_path)
+    (folder / "data_batch_3").write_bytes(b"x" * 1000)
+    with pytest.raises(
+        ValueError, match=r"data_batch_3 has 1,000 bytes, and 31,035,999 bytes are expected; put a whole"
+    ):
+        cifar(tmp_path)
+    (folder / "data_batch_2").unlink()
+    with pytest.raises(ValueError, match=r"data_batch_2 is missing, and 31,035,320 bytes are expected"):
+        cifar(tmp_path)
+
+
+def test_a_truncated_cifar_archive_says_found_and_expected_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "require_network", refuse_network)
+    (tmp_path / "cifar-100-python.tar.gz").write_bytes(b"x" * 10)
+    with pytest.raises(ValueError, match=r"cifar-100-python\.tar\.gz has 10 bytes, and 169,001,437 bytes are expected"):
+        cifar(tmp_path, "cifar100")
