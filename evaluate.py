@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from evaluation.export import export
     from evaluation.folder import predict_folder
     from evaluation.scoring import evaluate, reason_to_evaluate, recompute
+    from evaluation.timing import time_in_turn
     from evaluation.variant import Variant
 
     variant = Variant(args.split, args.checkpoint, args.tta)
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.export:
             export(runs[0], args.export, checkpoint=args.checkpoint)
         if len(runs) > 1 and distributed.is_main():
+            if not args.from_predictions:
+                time_in_turn(runs, variant.suffix, device)
             compare(runs, variant, args.output, reference=reference)
 
 

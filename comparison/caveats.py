@@ -111,7 +111,7 @@ ASPECTS = (
     Aspect(
         MEASUREMENT,
         "How latency was measured",
-        ("device", "threads", "attention kernel", "evaluate.batch_size"),
+        ("device", "threads", "attention kernel", "timed in turn with", "evaluate.batch_size"),
         "Milliseconds cannot be compared",
     ),
     Aspect(
@@ -153,7 +153,7 @@ def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> 
         if entry.training["diverged"]:
             text = f"{entry.name} diverged in training: its accuracy says nothing about its architecture."
             found.append(Caveat(CERTAINTY, text))
-        found += [Caveat(MEASUREMENT, text) for text in unsteady_latency(entry.name, entry.metrics)]
+        found += [Caveat(MEASUREMENT, text) for text in doubtful_costs(entry.name, entry.metrics)]
     return sorted(found, key=lambda caveat: WEIGHTS.index(caveat.weight))
 
 
@@ -171,14 +171,21 @@ def settings(entries: Sequence[Entry]) -> dict[str, list[Any]]:
     return {key: row for key, row in rows.items() if _distinct(row) > 1}
 
 
-def unsteady_latency(name: str, metrics: Mapping) -> list[str]:
-    """A sentence for each batch size whose 90th percentile is more than 1.5 times its median."""
-    return [
-        f"The latency of {name} at batch {size} was unsteady: its 90th percentile is {found['p90'] / found['median']:.1f} "
+def doubtful_costs(name: str, metrics: Mapping) -> list[str]:
+    """A sentence for each latency whose 90th percentile is beyond 1.5 medians, and one if two counts of GMACs disagree."""
+    found = [
+        f"The latency of {name} at batch {size} was unsteady: its 90th percentile is {times['p90'] / times['median']:.1f} "
         "times its median; measure it again on a machine that does nothing else."
-        for size, found in metrics["latency_ms"].items()
-        if found["p90"] > 1.5 * found["median"]
+        for size, times in metrics["latency_ms"].items()
+        if times["p90"] > 1.5 * times["median"]
     ]
+    gmacs, check = metrics["gmacs"], metrics.get("gmacs_torch")
+    if check and abs(check - gmacs) > 0.05 * gmacs:
+        found.append(
+            f"GMACs of {name}: fvcore counts {gmacs:.4g} and PyTorch's own counter {check:.4g}; the model computes what one of "
+            "them does not know."
+        )
+    return found
 
 
 def _facts(entry: Entry) -> dict[str, object]:
@@ -205,6 +212,7 @@ def _facts(entry: Entry) -> dict[str, object]:
         "device": metrics.get("device"),
         "threads": metrics.get("threads"),
         "attention kernel": metrics.get("attention_kernel"),
+        "timed in turn with": ", ".join(metrics.get("latency_timed_with", [])),
         "python": environment.get("python"),
         "code": (environment.get("git_commit") or "")[:10],
     }

@@ -4,7 +4,7 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -43,6 +43,17 @@ def count_gmacs(model: nn.Module, image: Tensor, *, attention: bool = True) -> t
     return gmacs, [f"{name} x{count}" for name, count in sorted(uncounted.items())]
 
 
+def count_gmacs_by_torch(model: nn.Module, image: Tensor) -> float:
+    """The same count by ``torch.utils.flop_counter``, as a check: matrix products and convolutions alone, attention taken
+    apart, two FLOPs for a multiply-accumulate. fvcore also counts normalisation and pooling, which is about a percent more.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), unfused_attention(model), FlopCounterMode(display=False) as counter:
+        model(image)
+    return counter.get_total_flops() / 2e9
+
+
 def measure_cost(
     model: nn.Module,
     size: tuple[int, int],
@@ -59,15 +70,15 @@ def measure_cost(
     image = torch.zeros(1, 3, *size, device=device)
     gmacs, uncounted = count_gmacs(model, image)
     latency = {
-        str(count): measure_latency(
-            model, image.expand(count, -1, -1, -1).contiguous(), context=context, seconds=seconds
-        )
+        str(count): measure_latency(model, random_inputs(count, size, device), context=context, seconds=seconds)
         for count in tqdm(sorted({1, batch_size}), "measuring latency", leave=False)
     }
     return {
         "gmacs": gmacs,
         "gmacs_attention_skipped": count_gmacs(model, image, attention=False)[0],
-        "gmacs_convention": "multiply-accumulates of one image by fvcore, attention counted; FLOPs are twice that",
+        "gmacs_torch": count_gmacs_by_torch(model, image),
+        "gmacs_convention": "multiply-accumulates of one image by fvcore, attention counted; FLOPs are twice that; "
+        "gmacs_torch: by torch.utils.flop_counter, matrix products and convolutions alone",
         "uncounted_ops": uncounted,
         "latency_ms": latency,
         "images_per_second": 1000 * batch_size / latency[str(batch_size)]["median"],
@@ -78,29 +89,57 @@ def measure_cost(
     }
 
 
+def random_inputs(count: int, size: tuple[int, int], device: torch.device) -> Tensor:
+    """Preprocessed images of normal noise, float32 count 3 H W: zeros can be faster than any image."""
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+
+
 def measure_latency(
     model: nn.Module, images: Tensor, *, context: Callable[[], AbstractContextManager], seconds: float
 ) -> dict[str, float]:
     """Milliseconds of a forward pass of ``images`` (B 3 H W, preprocessed): median and 90th percentile.
 
-    Two passes of warm-up are discarded; then at least five, and as many as fit into ``seconds``, are timed, with the
-    device synchronised around each.
+    After the warm-up at least five passes, and as many as fit into ``seconds``, are timed.
     """
+    warm_up(model, images, context=context, seconds=seconds)
+    return summarize_times(time_passes(model, images, context=context, seconds=seconds))
+
+
+def warm_up(model: nn.Module, images: Tensor, *, context: Callable[[], AbstractContextManager], seconds: float) -> None:
+    """Forward passes until they no longer become faster: the median of three is within 5 % of that of the three before.
+
+    At most for ``seconds``, or six passes if those take longer.
+    """
+    times: list[float] = []
+    while len(times) < 6 or sum(times) < 1000 * seconds:
+        times += time_passes(model, images, context=context, seconds=0, at_least=3)
+        if len(times) >= 6 and statistics.median(times[-3:]) > 0.95 * statistics.median(times[-6:-3]):
+            break
+
+
+def time_passes(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    context: Callable[[], AbstractContextManager],
+    seconds: float,
+    at_least: int = 5,
+) -> list[float]:
+    """Milliseconds of each of some forward passes, with the device synchronised around it."""
     synchronize = torch.cuda.synchronize if images.is_cuda else lambda: None
-    times, begin = [], None
+    times: list[float] = []
     with torch.inference_mode():
-        for i in range(1000):
+        while len(times) < at_least or (sum(times) < 1000 * seconds and len(times) < 1000):
             synchronize()
             start = time.perf_counter()
             with context():
                 model(images)
             synchronize()
-            if i == 1:
-                begin = time.perf_counter()
-            elif i > 1:
-                times.append(1000 * (time.perf_counter() - start))
-            if len(times) >= 5 and time.perf_counter() - begin > seconds:
-                break
+            times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def summarize_times(times: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(times), "p90": statistics.quantiles(times, n=10, method="inclusive")[-1]}
 
 

@@ -17,9 +17,17 @@ from evaluation.variant import Variant
 
 # What metrics.json says that predictions alone do not tell.
 MEASURED_KEYS = (
-    *("params", "trainable_params", "gmacs", "gmacs_attention_skipped", "gmacs_convention", "uncounted_ops"),
+    *(
+        "params",
+        "trainable_params",
+        "gmacs",
+        "gmacs_attention_skipped",
+        "gmacs_torch",
+        "gmacs_convention",
+        "uncounted_ops",
+    ),
     *("latency_ms", "images_per_second", "peak_memory_mb", "peak_memory_kind", "device", "threads", "precision"),
-    *("attention_kernel", "image_size", "mean", "std", "corpus", "fingerprint", "train_fingerprint"),
+    *("attention_kernel", "image_size", "mean", "std", "interpolation", "corpus", "fingerprint", "train_fingerprint"),
     *("val_fingerprint", "checkpoint_sha256", "images_since_training"),
 )
 

@@ -171,7 +171,8 @@ def measure(
         device=device,
         context=lambda: autocast(device, precision),
     )
-    fed = {"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std), "corpus": spec.corpus}
+    fed = {"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
+    fed |= {"interpolation": spec.interpolation, "corpus": spec.corpus}
     return {"params": params, "trainable_params": trainable, **cost, "precision": precision, **fed}
 
 
@@ -190,5 +191,5 @@ def recompute(run: Run, variant: Variant) -> None:
     same = origin_of_predictions(run, name)["checkpoint_sha256"] == kept["checkpoint_sha256"]
     if variant.split == "test" and run.path(name).is_file() and same:
         held_out, _ = load_predictions(run, name)
-    facts = {key: before[key] for key in MEASURED_KEYS if key in before}
+    facts = {key: before[key] for key in (*MEASURED_KEYS, "latency_timed_with") if key in before}
     finish(run, variant, predictions, held_out, class_names, facts, [])

@@ -102,6 +102,7 @@ def test_every_family_is_evaluated_and_compared(family_runs, folder_root, tmp_pa
         "- Parameters differ by a factor of 146 (vit: 0.93 M; swin: " in report
         and "The intervals of all 3 pairs hold at once" in report
     )
+    assert all(run["latency_timed_with"] == ["resnet", "swin", "vit"] for run in stored["runs"])
     assert len(stored["pairs"]) == 3 and all(f"- {pair['sentence']}" in report for pair in stored["pairs"])
     capsys.readouterr()
     before = (family_runs["vit"] / "metrics.json").stat().st_mtime_ns

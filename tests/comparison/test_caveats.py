@@ -105,6 +105,7 @@ SINGLE = {  # one respect -> what must be said, and among which caveats
     "environment__cpu": ("another", MEASUREMENT, "training processor one processor (a), another (b)"),
     "metrics__threads": (8, MEASUREMENT, "How latency was measured: threads 1 (a), 8 (b)"),
     "metrics__attention_kernel": ("explicit", MEASUREMENT, "attention kernel fused (a), explicit (b)"),
+    "metrics__gmacs_torch": (0.5, MEASUREMENT, "GMACs of b: fvcore counts 1 and PyTorch's own counter 0.5"),
     "environment__packages__torch": ("2.12.0", MEASUREMENT, "Versions: packages.torch 2.11.0 (a), 2.12.0 (b)"),
     "environment__git_commit": ("b" * 40, MEASUREMENT, "code aaaaaaaaaa (a), bbbbbbbbbb (b)"),
     "config__evaluate__batch_size": (64, MEASUREMENT, "evaluate.batch_size 256 (a), 64 (b)"),

@@ -6,7 +6,6 @@ import pytest
 import timm
 import torch
 from support import make_config
-from torch.utils.flop_counter import FlopCounterMode
 
 from architectures import kernels
 from evaluation import cost
@@ -33,14 +32,55 @@ def test_costs_of_known_models(name, gmacs, params):
     if skipped:
         as_it_is, _ = cost.count_gmacs(model, torch.zeros(1, 3, 224, 224), attention=False)
         assert as_it_is == pytest.approx(skipped, abs=0.011)
-    with kernels.unfused_attention(model), FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, 224, 224))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(counted, rel=0.01)
+    assert cost.count_gmacs_by_torch(model, torch.zeros(1, 3, 224, 224)) == pytest.approx(counted, rel=0.01)
     assert not any("attention" in name for name in uncounted)
 
 
 def test_memory_is_not_measured_on_the_cpu():
     assert cost.peak_memory_mb(torch.device("cpu")) is None  # the process's peak is that of all runs before
+
+
+class Slow(torch.nn.Module):
+    """Each pass takes as long as the clock says next."""
+
+    def __init__(self, clock, milliseconds):
+        super().__init__()
+        self.clock, self.milliseconds, self.seen = clock, iter(milliseconds), []
+
+    def forward(self, images):
+        self.seen.append(images)
+        self.clock[0] += next(self.milliseconds) / 1000
+
+
+def test_latency_is_timed_once_passes_have_become_no_faster(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
+    images = cost.random_inputs(2, (8, 8), torch.device("cpu"))
+    assert images.shape == (2, 3, 8, 8) and images.std() == pytest.approx(1, abs=0.1)
+    becoming_faster = [
+        90,
+        80,
+        70,
+        60,
+        50,
+        40,
+        30,
+        25,
+        21,
+        20,
+        20,
+        20,
+        20,
+        20,
+        20,
+    ]  # by more than 5 % from three to three
+    model = Slow(clock, becoming_faster + [30] * 100)
+    found = cost.measure_latency(model, images, context=nullcontext, seconds=1.0)
+    assert found == {"median": pytest.approx(30), "p90": pytest.approx(30)}
+    assert len(model.seen) == len(becoming_faster) + 34  # of 30 ms, until a second is over
+    quick = Slow(clock, [10] * 5 + [10] * 200)
+    assert cost.measure_latency(quick, images, context=nullcontext, seconds=0.0)["median"] == pytest.approx(10)
+    assert len(quick.seen) == 6 + 5
 
 
 def test_counting_leaves_attention_as_it_was():
