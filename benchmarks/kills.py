@@ -180,7 +180,7 @@ def write_inputs(folder: Path) -> Path:
     noise = np.random.default_rng(0)
     for number, name in enumerate(("cat", "dog", "frog")):
         (folder / "images" / name).mkdir(parents=True)
-        for i in range(30):
+        for i in range(20):
             pixels = noise.integers(0, 120, (20, 24, 3))
             pixels[..., number] += 120
             Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / name / f"{i:03}.png")

@@ -72,7 +72,8 @@ def _holders(path: Path) -> str:
     except OSError:
         lines = []
     here = socket.gethostname()
-    living = [line for line in lines if len(line) == 3 and (line[1] != here or Path("/proc", line[0]).exists())]
+    others = [line for line in lines if len(line) == 3 and line[:2] != [str(os.getpid()), here]]
+    living = [line for line in others if line[1] != here or Path("/proc", line[0]).exists()]
     if not living:
         return "another process"
     process, host, script = living[-1]

@@ -159,10 +159,11 @@ def read_log(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
         return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
+            table = csv.DictReader(file)
+            rows = [{key: float(value or "nan") for key, value in row.items()} for row in table]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{path} is not a log as train.py writes it ({error}); restore it from a copy") from None
-    if any(key not in row for row in rows for key in columns):
+    if not set(columns) <= set(table.fieldnames or ()):
         raise ValueError(f"{path} is not a log as train.py writes it (columns are missing); restore it from a copy")
     return rows
 

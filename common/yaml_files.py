@@ -6,6 +6,11 @@ import yaml
 
 MAX_VALUES = 10_000  # with every alias written out
 MAX_DEPTH = 30
+STARTS = (
+    *(yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken),
+    *(yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken),
+)
+ENDS = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
@@ -13,14 +18,13 @@ def parse_yaml(text: str) -> Any:
     """Plain values of a YAML document. Raises ValueError, saying what is wrong and where."""
     loader = None
     try:
+        _check_depth(text)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
-        _check(node, {}, 0)
+        _check(node, {})
         return loader.construct_document(node)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
     except Exception as error:  # dates and numbers that are none, and whatever else a document can hold
         raise ValueError(" ".join(str(error).split())) from None
     finally:
@@ -28,14 +32,21 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
 
 
-def _check(node: yaml.Node, sizes: dict[yaml.Node, int | None], depth: int) -> int:
+def _check_depth(text: str) -> None:
+    """Before anything is built: PyYAML's time grows with the square of the depth."""
+    depth = 0
+    for token in yaml.scan(text, yaml.SafeLoader):
+        depth += isinstance(token, STARTS) - isinstance(token, ENDS)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep{_line(token)}")
+
+
+def _check(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
     """Number of values below ``node``, an alias counted as often as it is used; ValueError for what no config holds."""
     if node in sizes:
         if sizes[node] is None:
             raise ValueError(f"a value contains itself{_line(node)}")
         return sizes[node]
-    if depth > MAX_DEPTH:
-        raise ValueError(f"it is nested more than {MAX_DEPTH} deep{_line(node)}")
     sizes[node], size = None, 1
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value]
@@ -44,14 +55,14 @@ def _check(node: yaml.Node, sizes: dict[yaml.Node, int | None], depth: int) -> i
                 raise ValueError(f"the key {key.value} is not text{_line(key)}")
             if key.value in keys[:i]:
                 raise ValueError(f"the key {key.value} stands twice in one section; keep one of them{_line(key)}")
-        size += sum(_check(value, sizes, depth + 1) for _, value in node.value)
+        size += sum(_check(value, sizes) for _, value in node.value)
     elif isinstance(node, yaml.SequenceNode):
-        size += sum(_check(value, sizes, depth + 1) for value in node.value)
+        size += sum(_check(value, sizes) for value in node.value)
     if size > MAX_VALUES:
         raise ValueError(f"it stands for more than {MAX_VALUES:,} values{_line(node)}")
     sizes[node] = size
     return size
 
 
-def _line(node: yaml.Node) -> str:
+def _line(node: yaml.Node | yaml.Token) -> str:
     return f" (line {node.start_mark.line + 1})"
