@@ -1,0 +1,1 @@
+"""A sweep of what nobody should give the scripts: see `__main__`."""
