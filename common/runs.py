@@ -239,21 +239,6 @@ def resume_command(directory: Path) -> str:
     return f"python train.py {shlex.quote(str(directory / 'config.yaml'))} --resume"
 
 
-def comparison_folder(runs: Sequence[Run], output: Path | None, suffix: str = "") -> Folder:
-    """Where results over several runs go: ``output``, or a folder of their names and ``suffix`` below ``comparisons``."""
-    folder = Folder(output or _comparison_path(runs, suffix))
-    folder.figure_format = runs[0].figure_format
-    return folder
-
-
-def _comparison_path(runs: Sequence[Run], suffix: str) -> Path:
-    names = [run.config.name.replace("/", "-") for run in runs]
-    name = "-vs-".join(names)
-    if len(name) > 80:
-        name = f"{names[0]}-and-{len(runs) - 1}-more"
-    return Path(runs[0].config.output_root) / "comparisons" / f"{name}{suffix}"
-
-
 def is_run(directory: Path) -> bool:
     return all((directory / name).is_file() for name in ("config.yaml", "environment.json"))
 

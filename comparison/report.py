@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from common import documents
+from common.comparisons import comparison_folder
 from common.console import command_line, print_result, print_table
 from common.documents import Section
 from common.environment import code_version
 from common.folders import Folder
-from common.runs import Run, comparison_folder
+from common.runs import Run
 from comparison import tables
 from comparison.caveats import caveats
 from comparison.entries import Comparison, check_comparable, group_by_seed, read_entries

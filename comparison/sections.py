@@ -7,10 +7,12 @@ from common.config_files import differing_values
 from common.documents import NO_VALUE, Section
 from common.folders import Folder
 from common.runs import Run
+from common.stored import read_json
 from comparison import tables
 from comparison.caveats import WEIGHTS, Caveat
 from comparison.entries import Comparison, Entry, hardware_of
 from comparison.significance import rule_notes
+from evaluation import explained
 from evaluation.tables import classification_rows, data_name
 from evaluation.variant import Variant
 from explanation.quality import report
@@ -193,21 +195,49 @@ def origin_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
 
 
 def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
-    """What gradcam.py found: its grids in the folder of the comparison, and its numbers where all runs have them."""
-    grids = {path.name: "What the models look at." for path in sorted(folder.directory.glob("grid-*.png"))}
-    sections = [Section("What do they look at?", figures=grids)] if grids else []
+    """What gradcam.py found with these very weights: maps of the same images, its grids, and its numbers."""
+    weights = {entry.run.config.name: entry.metrics.get("checkpoint_sha256") for entry in entries}
+    maps = [explained.overlays_of(e.run, e.name, e.metrics.get("checkpoint_sha256")) for e in entries]
+    found = [explained.section("What do they look at?", maps)]
+    figures, names = {}, {entry.run.config.name: entry.name for entry in entries}
+    for path in sorted(folder.directory.glob("grid-*.json")):
+        stored = read_json(path)
+        if stored.get("checkpoint_sha256") == weights:  # else it is of other runs, or of other weights
+            figures |= {page: _grid_caption(stored, names) for page in stored["pages"] if folder.path(page).is_file()}
+    found.append(Section("Where is the evidence?", figures=figures) if figures else None)
+    found.append(_explanation_numbers(entries, folder))
+    return [section for section in found if section]
+
+
+def _grid_caption(stored: Mapping, names: Mapping[str, str]) -> str:
+    """Which methods, layers and classes a grid shows, run by run."""
+    places = {}
+    for column in stored["maps"]:
+        place = f"{column['method']} at {column['layer']}" if column["layer"] else column["method"]
+        target = {None: "the predicted class", "label": "the true class"}.get(column["target"], column["target"])
+        places.setdefault(f"{place}, for {target}", dict.fromkeys([]))[names[column["run"]]] = None
+    told = "; ".join(f"{place} ({', '.join(runs)})" for place, runs in places.items())
+    return f"Heat maps of the same images: {told}. Below each map what the run predicts."
+
+
+def _explanation_numbers(entries: Sequence[Entry], folder: Folder) -> Section | None:
+    """What gradcam.py --analyze measured, where all runs have it, on the same images and by the weights that are compared."""
     runs = [entry.run for entry in entries]
     if not all(run.path("gradcam/statistics.npz").is_file() for run in runs):
-        return sections
+        return None
     results = [run.read_json("gradcam/statistics.json") | {"run": e.name} for run, e in zip(runs, entries)]
     alike = [[result[key] for key in ("split", "num_images", "seed", "methods")] for result in results]
-    if all(sample == alike[0] for sample in alike):  # else no image is explained by all
-        results = [result | {"verdict": report.verdict(result)} for result in results]
-        keys = [f"{method}/insertion_blur" for method in ("random", *results[0]["methods"])]
-        arrays = [run.load_arrays("gradcam/statistics.npz", ["indices", "labels", *keys]) for run in runs]
-        folder.save_figure("explanations.png", report.statistics_figure(results))
-        sections.append(report.section(results, arrays, ["explanations.png"]))
-    return sections
+    weights = [entry.metrics.get("checkpoint_sha256") for entry in entries]
+    if (
+        any(one != alike[0] for one in alike)
+        or [r.get("checkpoint_sha256", w) for r, w in zip(results, weights)] != weights
+    ):
+        return None
+    results = [result | {"verdict": report.verdict(result)} for result in results]
+    keys = [f"{method}/insertion_blur" for method in ("random", *results[0]["methods"])]
+    arrays = [run.load_arrays("gradcam/statistics.npz", ["indices", "labels", *keys]) for run in runs]
+    folder.save_figure("explanations.png", report.statistics_figure(results))
+    return report.section(results, arrays, ["explanations.png"])
 
 
 def _each_run(entries: Sequence[Entry], folder: Folder, suffix: str) -> Section:

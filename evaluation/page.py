@@ -7,6 +7,7 @@ from common.console import command_line
 from common.documents import Section, format_interval, to_html
 from common.environment import code_version
 from common.runs import Run
+from evaluation import explained
 from evaluation.tables import classification_rows, confused_rows, data_name
 from evaluation.variant import Variant
 
@@ -57,10 +58,13 @@ def compose(run: Run, suffix: str, result: dict, summary: Sequence[tuple[str, ob
         Section("Which errors is it surest of?", figures=figure("mistakes")),
         Section("How does it bear corrupted images?", figures=figure("corruptions")),
         Section("What do its features look like?", figures=figure("embedding")),
+        explained.section(
+            "What does it look at?", [explained.overlays_of(run, run.config.name, result["checkpoint_sha256"])]
+        ),
         Section("How was it trained?", figures={k: text for k, text in training.items() if run.path(k).is_file()}),
         Section("How it was computed", findings=_notes(result)),
     ]
-    return [s for s in sections if s.text or s.table or s.findings or s.figures]
+    return [s for s in sections if s and (s.text or s.table or s.findings or s.figures)]
 
 
 def _is_current(run: Run, kind: str, suffix: str, result: Mapping) -> bool:

@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from PIL import Image
 
 from common.plotting import MARKS
 from explanation.figures import cam_overview
 from explanation.grids import Cell, cam_grid
 from explanation.maps import Explanation, MapSet
 from explanation.methods import CLASSLESS
-from explanation.overlays import Style, overlay_alone, scale_of
+from explanation.overlays import Style, View, overlay_alone, scale_of
 
 TARGETS = {None: "the predicted class", "label": "the true class"}
+LAYER_SIDE = 400  # pixels of the longer side of a layer, which a page shows half as large
 THUMBNAIL = 600  # pixels of the longer side of a photo in a grid: more do not show
 
 
@@ -41,6 +45,22 @@ def overview(column: MapSet, explanation: Explanation, style: Style) -> Figure:
 def overlay(explanation: Explanation, style: Style) -> Figure:
     """The photo under its map, and nothing else."""
     return overlay_alone(explanation.picture.view(), explanation.map, scale_of([explanation.map]), style)
+
+
+def layers(view: View, cam: np.ndarray, scale: float, style: Style) -> tuple[np.ndarray, np.ndarray]:
+    """The photo, uint8 H W 3, and its map as a layer to put over it, uint8 H W 4; large photos made smaller."""
+    height, width = view.photo.shape[:2]
+    times = min(1.0, LAYER_SIDE / max(height, width))
+    size = max(1, round(times * width)), max(1, round(times * height))
+    photo = np.asarray(Image.fromarray(view.photo).resize(size, Image.Resampling.BILINEAR)) if times < 1 else view.photo
+    left, top, right, bottom = (round(times * edge) for edge in view.seen)
+    values = np.clip(np.asarray(cam, np.float32) / scale, 0, 1)
+    spread = Image.fromarray(values).resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BILINEAR)
+    whole = Image.new("F", size)
+    whole.paste(spread, (left, top))
+    values = np.asarray(whole)
+    colors = np.concatenate([colormaps[style.cmap](values)[..., :3], style.opacity(values)[..., None]], axis=-1)
+    return photo, (255 * colors).round().astype(np.uint8)
 
 
 def grid(columns: Sequence[MapSet], *, shared_scale: bool = False, style: Style) -> list[Figure]:

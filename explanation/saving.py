@@ -7,19 +7,22 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
+from common.comparisons import comparison_folder
 from common.console import print_result, print_table
-from common.runs import Folder, Run, comparison_folder
+from common.runs import Folder, Run
 from explanation.figures import head_panels
-from explanation.gallery import caption, grid, overlay, overview
+from explanation.gallery import caption, grid, layers, overlay, overview
 from explanation.maps import Explanation, MapSet
-from explanation.overlays import Style, View
+from explanation.overlays import Style, View, scale_of
 from explanation.quality.form import map_statistics
 
 
 def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
     """Pictures, raw maps and JSON of a run, a grid where there are several, and the table of them all."""
-    written = [save_map(column, e, args) for column in columns for e in column.explanations if e.map is not None]
+    weights = run.checksum(f"{args.checkpoint}.pt")
+    written = [save_map(c, e, args, weights) for c in columns for e in c.explanations if e.map is not None]
     if sum(len(column.explanations) for column in columns) > 1:
         pages = grid(columns, shared_scale=args.shared_scale, style=style_of(args))
         written += save_pages(run, f"gradcam/{grid_name(args)}", pages)
@@ -52,8 +55,8 @@ def save_heads(run: Run, columns: list[MapSet], args: argparse.Namespace) -> Non
             print(f"wrote {run.save_figure(f'gradcam/{stem(column, explanation, args)}-heads.png', figure)}")
 
 
-def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace) -> Path:
-    """Pictures, raw map and JSON of one image. Returns the path of the picture with its probabilities."""
+def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace, weights: str) -> Path:
+    """Pictures, raw map and JSON of one image, by ``weights`` of this SHA-256. Returns the path of the main picture."""
     run, names, path = column.run, column.class_names, f"gradcam/{stem(column, explanation, args)}"
     label, target = explanation.picture.label, explanation.target
     values = {
@@ -67,12 +70,16 @@ def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace)
         "prediction": names[explanation.prediction],
         "label": None if label is None else names[label],
         "checkpoint": args.checkpoint,
+        "checkpoint_sha256": weights,
         "precision": args.precision,
         "channels": args.channels if column.method == "scorecam" else None,
         "seconds": explanation.seconds,
         "statistics": {"max": explanation.map.max()}
         | {name: value[0] for name, value in map_statistics(explanation.map[None]).items()},
     }
+    photo, heat = layers(explanation.picture.view(), explanation.map, scale_of([explanation.map]), style_of(args))
+    run.write(f"{path}-photo.png", lambda path: Image.fromarray(photo).save(path))
+    run.write(f"{path}-heat.png", lambda path: Image.fromarray(heat).save(path))
     run.write(f"{path}.npy", lambda path: np.save(path, explanation.map))
     run.save_json(f"{path}.json", values)
     run.save_figure(f"{path}-overlay.png", overlay(explanation, style_of(args)))
@@ -88,7 +95,12 @@ def save_comparison(runs: list[Run], columns: list[MapSet], args: argparse.Names
             "in its gradcam/"
         )
     pages = grid(columns, shared_scale=args.shared_scale, style=style_of(args))
-    written = save_pages(comparison_folder(runs, args.output), grid_name(args), pages)
+    folder = comparison_folder(runs, args.output, "-last" if args.checkpoint == "last" else "")
+    written = save_pages(folder, grid_name(args), pages)
+    maps = [{"run": column.run.config.name} | column.to_dict() for column in columns]
+    about = {"pages": [path.name for path in written], "maps": maps, "checkpoint": args.checkpoint}
+    about["checkpoint_sha256"] = {run.config.name: run.checksum(f"{args.checkpoint}.pt") for run in runs}
+    folder.save_json(f"{grid_name(args)}.json", about)
     print_result({"runs": [run.config.name for run in runs], "maps": [column.to_dict() for column in columns]}, written)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.comparisons import comparison_folder
 from common.console import print_result, print_table
-from common.runs import Folder, Run, comparison_folder
+from common.runs import Folder, Run
 from data import load_data_of
 from explanation import figures
 from explanation.attention_maps import attention_layer
@@ -75,7 +76,11 @@ def similarity(runs: list[Run], args: argparse.Namespace, device: torch.device) 
         matrix = cka(represented[i].grams, represented[j].grams)
         layers = (represented[i].names, represented[j].names)
         pairs.append({"names": (names[i], names[j]), "layers": layers, "cka": matrix.tolist()})
-    folder = comparison_folder(runs, args.output) if len(runs) > 1 else Folder(runs[0].path("gradcam"))
+    folder = (
+        comparison_folder(runs, args.output, "-last" if args.checkpoint == "last" else "")
+        if len(runs) > 1
+        else Folder(runs[0].path("gradcam"))
+    )
     folder.figure_format = args.format
     about = {"images": args.similarity, "split": args.split, "seed": args.seed, "checkpoint": args.checkpoint}
     title = f"{args.similarity} images of the {args.split} split"
@@ -164,7 +169,10 @@ def methods_and_layers(
 
 
 def report_faults(columns: list[MapSet]) -> None:
-    """Say which maps are unusable, and what to do: an error where a column has no other, else a warning."""
+    """Say which maps are unusable, and what to do: an error where nothing could be drawn at all, else a warning.
+
+    One run, or method, whose maps are all blank is no reason to end what goes on with those of the others.
+    """
     faulty = [column for column in columns if column.remedy]
     if not faulty:
         return
@@ -173,7 +181,7 @@ def report_faults(columns: list[MapSet]) -> None:
     first, of = f"{faults[0].picture.name}: {faults[0].fault}", len(worst.explanations)
     more = f" (and maps of {len(faulty) - 1} more columns)" if len(faulty) > 1 else ""
     message = f"{worst.place}: {len(faults)} of {of} maps are unusable ({first}){more}; {worst.remedy}"
-    if len(faults) == of:
+    if all(e.map is None for column in columns for e in column.explanations):
         raise ValueError(message)
     print(f"warning: {message}", file=sys.stderr)
 

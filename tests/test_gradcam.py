@@ -107,8 +107,10 @@ def test_some_blank_maps_are_a_warning(capsys):
     assert not capsys.readouterr().err
     tasks.report_faults([column(None, None), column(None, "the map is blank")])
     assert "warning: gradcam: 1 of 2 maps are unusable (test-1: the map is blank); try" in capsys.readouterr().err
+    tasks.report_faults([column(None, "blank"), column("blank", "blank")])  # the other run's maps go into the report
+    assert "warning: gradcam: 2 of 2 maps are unusable" in capsys.readouterr().err
     with pytest.raises(ValueError, match="2 of 2 maps are unusable"):
-        tasks.report_faults([column(None, "blank"), column("blank", "blank")])
+        tasks.report_faults([column("blank", "blank"), column("blank", "blank")])
 
 
 def test_a_folder_for_a_comparison_needs_one(vit_run, tmp_path):

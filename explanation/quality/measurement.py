@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.comparisons import comparison_folder
 from common.console import print_table
 from common.devices import autocast, select_precision
 from common.documents import to_markdown
 from common.intervals import estimate, mean_interval
-from common.runs import Run, comparison_folder
+from common.runs import Run
 from data import Split, load_data_of
 from explanation.attention import record_attention
 from explanation.attribution import heat_maps
@@ -126,6 +127,7 @@ def analyze_runs(
             run, model, layer, split, methods=methods, num_images=num_images, seed=seed, device=device
         )
         result["checkpoint"] = checkpoint_name
+        result["checkpoint_sha256"] = run.checksum(f"{checkpoint_name}.pt")
         written += [
             run.save_json("gradcam/statistics.json", result),
             run.save_arrays("gradcam/statistics.npz", **own),
@@ -139,7 +141,7 @@ def analyze_runs(
     if len(runs) > 1:
         compared = report.compare(results, arrays)
         sentences += compared
-        folder = comparison_folder(runs, output)
+        folder = comparison_folder(runs, output, "-last" if checkpoint_name == "last" else "")
         sections = [report.section(results, arrays, ["explanations.png"])]
         markdown = to_markdown(f"Explanations of {len(runs)} runs", sections)
         written += [

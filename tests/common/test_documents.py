@@ -155,6 +155,32 @@ def test_figures_draw_a_name_as_it_is():
         assert not any(text.get_parse_math() for text in texts)
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser")
+def test_tables_are_sorted_and_sliders_move_in_a_browser(tmp_path):
+    rows = [{"run": "b", "points": "-2.5"}, {"run": "none", "points": "–"}, {"run": "a", "points": "1,000.5"}]
+    rows.append({"run": "c", "points": "+7 to 9"})
+    text = to_html("t", [Section("s", rows), Section("Maps", overlays=[Overlay("map", png(2, 2), png(2, 2))])], {})
+    done = """<script>
+    const names = () => Array.from(document.querySelectorAll("tbody td:first-child")).map((cell) => cell.textContent).join();
+    const buttons = document.querySelectorAll("th button"), told = [names()];
+    for (const i of [1, 1, 0]) { buttons[i].click(); told.push(names()); }
+    const opacity = document.querySelector("input[name=opacity]");
+    opacity.value = 30; opacity.dispatchEvent(new Event("input"));
+    told.push(getComputedStyle(document.querySelector(".stack img + img")).opacity);
+    document.body.dataset.told = told.join(" ");
+    </script></body>"""
+    (tmp_path / "page.html").write_text(text.replace("</body>", done), encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    page = subprocess.run(
+        [*command, f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=120, check=True
+    )
+    told = re.search(r'data-told="([^"]*)"', page.stdout)[1].split()
+    assert told == ["b,none,a,c", "a,c,b,none", "b,c,a,none", "none,c,b,a", "0.3"]
+
+
 def test_the_contents_lead_to_every_section():
     text = to_html("title", [Section("", text="x"), Section("One & two"), Section("Cost"), Section("Cost")], {})
     targets = re.findall(r'<a href="#([^"]+)">', text)

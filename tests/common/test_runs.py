@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 import evaluate
 import gradcam
-from common.runs import Run, comparison_folder, open_runs
+from common.comparisons import comparison_folder
+from common.runs import Run, open_runs
 
 OLD_RUN = Path(__file__).parent / "before_packages"
 """Written when all modules stood at the root: digits at 8 px, a shallow ViT of width 8, two epochs."""

@@ -10,6 +10,7 @@ import pytest
 
 import evaluate
 from common.config_files import load_config
+from common.folders import Folder
 from comparison import tables
 from comparison.entries import Comparison, shorten_names
 from comparison.illustrations import disagreements
@@ -136,6 +137,16 @@ def report(vit_run, tmp_path_factory):
         "--output",
         str(folder / "out"),
     ]
+    weights = json.loads((folder / "study" / "a" / "metrics.json").read_text())["checkpoint_sha256"]
+    own, maps = (
+        {f"study/{name}": weights for name in "abc"},
+        [{"run": "study/b", "method": "lrp", "layer": None, "target": "3"}],
+    )
+    for name, sums in (("own", own), ("others", own | {"study/c": "0"}), ("fewer", dict(list(own.items())[:2]))):
+        about = {"pages": [f"grid-{name}.png"], "maps": maps, "checkpoint_sha256": sums}
+        Folder(folder / "out").save_json(f"grid-{name}.json", about)
+    for name in ("own", "others", "fewer", "unknown"):
+        shutil.copy(vit_run / "figures" / "curves.png", folder / "out" / f"grid-{name}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["evaluate.py", *command])
         evaluate.main()
@@ -181,10 +192,19 @@ def test_the_reference_is_stated_and_was_chosen(report):
 
 
 def test_every_figure_has_a_caption(report):
-    pictures = {path.stem for path in report.glob("*.png")}
+    pictures = {path.stem for path in report.glob("*.png") if not path.stem.startswith("grid")}
     assert {"accuracy", "confusion", "class_differences", "disagreements", "cost", "curves"} <= pictures
     markdown = (report / "report.md").read_text()
     assert all(f"]({name}.png)" in markdown for name in pictures) and "![](" not in markdown
+
+
+def test_no_grid_of_other_runs_or_weights_enters_the_report(report):
+    markdown = (report / "report.md").read_text()
+    assert (
+        "![Heat maps of the same images: lrp, for 3 (b). Below each map what the run predicts.](grid-own.png)"
+        in markdown
+    )
+    assert not [name for name in ("others", "fewer", "unknown") if f"grid-{name}" in markdown]
 
 
 def test_the_table_of_a_paper_stresses_a_real_difference_alone(report):

@@ -5,9 +5,11 @@ import re
 import shutil
 
 import pytest
+from PIL import Image
 
 import evaluate
 from common.runs import Run
+from evaluation.explained import overlays_of, section
 from evaluation.page import compose
 
 
@@ -42,3 +44,31 @@ def test_figures_of_other_weights_stay_out(run):
         (run / "embedding.json").write_text(json.dumps(values))
         titles = [section.title for section in compose(Run.open(run), "", stored, [])]
         assert (title in titles) == shown
+
+
+def write_map(run: Run, image: str, method: str, **values) -> None:
+    stem = f"gradcam/{image}-{method}"
+    for part in ("photo", "heat"):
+        run.write(f"{stem}-{part}.png", Image.new("RGBA", (4, 4)).save)
+    about = {"image": image, "method": method, "layer": "norm", "target": "3", "probability": 0.75, "label": "5"}
+    run.save_json(f"{stem}.json", about | {"prediction": "3"} | values)
+
+
+def test_heat_maps_of_these_weights_are_laid_over_their_photos_and_others_stay_out(run):
+    weights = json.loads((run / "metrics.json").read_text())["checkpoint_sha256"]
+    opened = Run.open(run)
+    write_map(opened, "test-1", "lrp", checkpoint_sha256=weights)
+    write_map(opened, "test-2", "lrp", checkpoint_sha256="of before")
+    write_map(opened, "test-3", "lrp")  # by an older version, which did not say
+    maps = overlays_of(opened, "tiny", weights)
+    assert list(maps) == ["test-1"]
+    assert maps["test-1"][0].caption == "tiny, test-1: lrp at norm, for 3 (75%); true class 5"
+    evaluate.main([str(run), "--from-predictions"])
+    text = (run / "report.html").read_text()
+    assert "What does it look at?" in text and text.count('class="stack"') == 1
+
+
+def test_maps_of_several_runs_stand_beside_each_other_where_all_explained_the_image():
+    one, other = {"a": ["one a"], "b": ["one b"]}, {"b": ["other b"], "c": ["other c"]}
+    assert section("Maps", [one, other]).overlays == ["one b", "other b"]
+    assert section("Maps", [one, {"c": []}]) is None

@@ -6,6 +6,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from support import random_image
 
+from explanation.gallery import layers
 from explanation.overlays import Style, View, blended_bar, overlay_alone
 
 
@@ -72,3 +73,16 @@ def test_the_bar_shows_the_blended_colours(upright):
     np.testing.assert_allclose(over_black[-1], 0.5 * np.array(colormaps["turbo"](1.0)[:3]))
     np.testing.assert_allclose(over_white[-1], 0.5 + over_black[-1])
     np.testing.assert_allclose([over_black[0], over_white[0]], [[0] * 3, [1] * 3])
+
+
+def test_layers_put_together_are_the_overlay_and_large_photos_become_smaller():
+    photo = random_image(60, 80)
+    view, style, cam = View(photo, (-20, 0, 60, 60)), Style(strength=1), np.array([[0.0, 2.0], [4.0, 1.0]])
+    below, heat = layers(view, cam, 4, style)
+    np.testing.assert_array_equal(below, photo)
+    assert heat.shape == (60, 80, 4) and not heat[:, 60:, 3].any()  # the model saw nothing there
+    value = heat[45, 0, 3] / 255  # of the lower left cell, whose centre lies at the left edge of the photo
+    assert value == pytest.approx(1, abs=0.02)
+    np.testing.assert_allclose(heat[45, 0, :3] / 255, colormaps[style.cmap](1.0)[:3], atol=0.03)
+    below, heat = layers(View.whole(random_image(900, 600)), cam, 4, style)
+    assert below.shape[:2] == heat.shape[:2] == (400, 267)
