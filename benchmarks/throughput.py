@@ -1,29 +1,21 @@
-"""Images per second of this project (B) against what a user would write (A), on the same model and pixels.
+"""Images per second of this project against what users write, on the same model and pixels.
 
     python -m benchmarks.throughput                                             # CPU: small models at 32 px, data at 32 and 224
     python -m benchmarks.throughput --models vit_base_patch16_224 swin_base_patch4_window7_224 --image-size 224   # CUDA
 
-A: torchvision-style dataset, per-image PIL transforms (RandomCrop(32, 4), Resize, flip, ToTensor, Normalize), DataLoader
-with two workers, fp16 autocast with GradScaler on CUDA and fp32 on CPU, eager model, plain AdamW; evaluation in fp32.
-B: `data`, `augmentation` and the training step of `train.py` as they are, with `train.amp: auto`.
+`habit`: torchvision-style dataset, per-image PIL transforms (RandomCrop(32, 4), Resize, flip, ToTensor, Normalize), DataLoader
+with two workers, eager model, plain AdamW. `tensors`: the same with torchvision v2 transforms of uint8 tensors. `timm`: its
+create_loader (random resized crop, flip) and the step of its train.py. `here`: `data`, `augmentation` and the training step of
+`train.py` as they are. `limit`: that step on one batch that lies ready, so without any data.
 
-Both run in one process and in turn (A B A B ...); the figures are medians over the rounds, and the ratios medians of the
-ratios of neighbours. Per CPU-second counts the CPU time of the process and its workers, which other load on the machine
-disturbs less than the clock. Pixels are random: throughput does not depend on content.
+All of them run at one precision, that of `--amp`, by default the one that `train.amp: auto` chooses: these are the ratios to
+quote first. A CPU is also measured at its other precision (`here, bf16` or `here, fp32`), which `auto` must not be slower than;
+and on CUDA the habit in fp16, as it is usually run.
 
-Measured by the first command on two cores of an AMD EPYC with AVX512-BF16 (PyTorch 2.15), images per CPU-second, A and B:
-data at 32 px 6,996 and 110,867 (15.4x); data at 224 px 730 and 3,244 (4.5x); training shallow_vit 331 and 752 (2.3x), swin_32
-128 and 435 (3.3x); evaluation shallow_vit 731 and 3,069 (4.2x), swin_32 404 and 1,311 (3.2x). No CUDA device was at hand:
-the CUDA side of this file has not been run.
-
-What was tried on that CPU, and what it gave (ratios to A per CPU-second):
-- bf16 autocast instead of fp32: training 1.35x becomes 2.3x (shallow_vit) and 2.4x becomes 3.9x (swin_32), evaluation 1.6x
-  becomes 3.4x and 3.0x. Kept where the CPU multiplies bf16 in hardware.
-- keeping freed memory (glibc's thresholds): data at 224 px 1.2x becomes 4 to 5x, since a fresh 77 MB batch costs more in page
-  faults than in arithmetic; nothing in training at 32 px. Kept.
-- channels_last for ResNet-18: 1.08x in fp32, 1.06x in bf16. Kept, for convolutional networks.
-- uint8 resize instead of float: 1.1x, and equal to PIL's. Kept.
-- torch.compile: not on CPU, where a compile takes longer than it saves in runs of the length that a CPU sees.
+All run in one process and in turn; the figures are medians over the rounds, and the ratios (here to each) medians of the
+ratios within a round. Per CPU-second counts the CPU time of the process and its workers, which other load on the machine
+disturbs less than the clock. Pixels are random: throughput does not depend on content. No CUDA device was at hand: the CUDA
+side of this file has not been run.
 """
 
 import argparse
@@ -39,19 +31,23 @@ import numpy as np
 import torch
 import torchvision.transforms as T
 from PIL import Image
+from timm.data import create_loader
+from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
 import data
+from architectures.kernels import training_attention
 from common.config import Config
-from common.devices import keep_freed_memory, select_device, select_precision, should_compile
+from common.devices import autocast, keep_freed_memory, select_device, select_precision, should_compile
 from common.runs import Run
 from evaluation.cost import count_gmacs, peak_memory_mb
 from evaluation.predictions import predict_split
 from images.sources import Pixels
 from models import create_model, input_spec
-from training.optimization import create_optimizer
 from training.randomness import seed_epoch
+from training.rehearsal import Prepared
 from training.trainer import Trainer
 
 PRESETS = {
@@ -64,74 +60,92 @@ NUM_IMAGES, NUM_CLASSES = 4096, 10
 
 
 class Images(Dataset):
-    """32-pixel images as torchvision's CIFAR10 keeps them: a numpy array, a PIL image per access."""
+    """32-pixel images as torchvision's CIFAR10 keeps them: a numpy array, a PIL image or a tensor per access."""
 
-    def __init__(self, pixels: np.ndarray, labels: np.ndarray, transform):
-        self.pixels, self.labels, self.transform = pixels, labels, transform
+    def __init__(self, pixels: np.ndarray, transform=None, *, tensors: bool = False):
+        self.pixels, self.transform, self.tensors = pixels, transform, tensors
 
     def __len__(self):
-        return len(self.labels)
+        return len(self.pixels)
 
     def __getitem__(self, i):
-        return self.transform(Image.fromarray(self.pixels[i])), int(self.labels[i])
+        image = torch.from_numpy(self.pixels[i]).permute(2, 0, 1) if self.tensors else Image.fromarray(self.pixels[i])
+        return self.transform(image), i % NUM_CLASSES
 
 
-class Habit:
-    """A."""
+def usual_loader(kind: str, pixels: np.ndarray, size: int, batch_size: int, spec, device: torch.device, training: bool):
+    """What a user would feed a model from: ``habit``, ``tensors`` or ``timm``."""
+    options = dict(batch_size=batch_size, num_workers=2, pin_memory=device.type == "cuda")
+    if kind == "timm":
+        more = dict(mean=spec.mean, std=spec.std, color_jitter=None, persistent_workers=False, device=device)
+        prefetch = device.type == "cuda"
+        return create_loader(Images(pixels), size, is_training=training, use_prefetcher=prefetch, **options, **more)
+    random = [T.RandomCrop(32, 4), T.Resize(size), T.RandomHorizontalFlip()] if training else [T.Resize(size)]
+    tail = [T.ToTensor(), T.Normalize(spec.mean, spec.std)]
+    if kind == "tensors":
+        random = [v2.RandomCrop(32, 4), v2.Resize(size), v2.RandomHorizontalFlip()] if training else [v2.Resize(size)]
+        tail = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(spec.mean, spec.std)]
+    images = Images(pixels, T.Compose([*random, *tail]), tensors=kind == "tensors")
+    return DataLoader(images, shuffle=training, drop_last=training, **options)
 
-    def __init__(self, model: nn.Module, pixels: np.ndarray, size: int, batch_size: int, device: torch.device):
-        spec = input_spec(model)
-        tail = [T.ToTensor(), T.Normalize(spec.mean, spec.std)]
-        training = T.Compose([T.RandomCrop(32, 4), T.Resize(size), T.RandomHorizontalFlip(), *tail])
-        labels = np.arange(len(pixels)) % NUM_CLASSES
-        options = dict(batch_size=batch_size, num_workers=2, pin_memory=device.type == "cuda")
-        self.train_loader = DataLoader(Images(pixels, labels, training), shuffle=True, drop_last=True, **options)
-        self.test_loader = DataLoader(Images(pixels, labels, T.Compose([T.Resize(size), *tail])), **options)
-        self.model, self.device = model, device
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
+
+class Usual:
+    """A training and an evaluation loop as users write them."""
+
+    def __init__(
+        self, kind: str, model: nn.Module, loaders: dict[bool, DataLoader], device: torch.device, precision: str
+    ):
+        self.kind, self.model, self.loaders, self.device, self.precision = kind, model, loaders, device, precision
+        weights = dict(lr=1e-4, weight_decay=0.05)
+        timms = kind == "timm"
+        self.optimizer = (
+            create_optimizer_v2(model, opt="adamw", **weights)
+            if timms
+            else torch.optim.AdamW(model.parameters(), **weights)
+        )
         self.loss = nn.CrossEntropyLoss()
-        self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def load(self, loader):
-        for images, labels in loader:
+    def load(self, training: bool):
+        for images, labels in self.loaders[training]:
             yield images.to(self.device), labels.to(self.device)
 
     def data(self):
-        for images, _ in self.load(self.train_loader):
+        for images, _ in self.load(True):
             yield len(images)
 
     def train(self):
         self.model.train()
-        for images, labels in self.load(self.train_loader):
+        for images, labels in self.load(True):
             self.optimizer.zero_grad()
-            with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+            with autocast(self.device, self.precision):
                 loss = self.loss(self.model(images), labels)
             self.scaler.scale(loss).backward()
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            loss.item()  # for the progress bar, as everyone does
+            if self.kind != "timm":  # which looks at it every 50 steps
+                loss.item()  # for the progress bar
             yield len(images)
 
     def evaluate(self):
         self.model.eval()
         with torch.no_grad():
-            for images, _ in self.load(self.test_loader):
-                self.model(images).argmax(1).cpu()
+            for images, _ in self.load(False):
+                with autocast(self.device, self.precision):
+                    self.model(images).argmax(1).cpu()
                 yield len(images)
 
 
-class Ours:
-    """B."""
-
+class Here:
     def __init__(self, config: Config, model: nn.Module, pixels: np.ndarray, device: torch.device, folder: Path):
         tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
         source = Pixels(tensor, torch.arange(len(tensor)) % NUM_CLASSES)
         self.split = data.Split(source, torch.arange(len(tensor)), name="train", resident=True)
         dataset = data.Dataset("random", [str(i) for i in range(NUM_CLASSES)], self.split, self.split, self.split)
-        optimizer = create_optimizer(model, config)
         self.batch_size, self.device = config.train.batch_size, device
         precision = select_precision(config.train.amp, device)
-        self.trainer = Trainer(Run(folder, config), dataset, model, optimizer, device=device, precision=precision)
+        prepared = Prepared(config, dataset, model, precision, None, None, {}, 0)
+        self.trainer = Trainer(Run(folder, config), prepared, device=device)
 
     def data(self):
         order, generator = seed_epoch(0, 0)
@@ -149,6 +163,61 @@ class Ours:
         model, precision = self.trainer.model, self.trainer.precision
         predict_split(model, self.split, batch_size=self.batch_size, device=self.device, precision=precision)
         yield len(self.split)
+
+
+class Limit:
+    """The step, and the forward pass, without data: on one batch that was preprocessed before."""
+
+    def __init__(self, here: Here):
+        images, labels = next(iter(here.split.batches(here.batch_size, here.device)))
+        self.trainer = here.trainer
+        self.inputs, self.labels = self.trainer.preprocess(images), labels
+
+    def train(self):
+        trainer = self.trainer
+        trainer.model.train()
+        with training_attention(trainer.model, trainer.device, trainer.precision):
+            while True:
+                with autocast(trainer.device, trainer.precision):
+                    loss = trainer.loss(trainer.forward(self.inputs), self.labels)
+                trainer.scaler.scale(loss).backward()
+                trainer.scaler.unscale_(trainer.optimizer)
+                nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+                trainer.scaler.step(trainer.optimizer)
+                trainer.scaler.update()
+                trainer.optimizer.zero_grad()
+                yield len(self.labels)
+
+    def evaluate(self):
+        self.trainer.model.eval()
+        with torch.inference_mode(), autocast(self.trainer.device, self.trainer.precision):
+            while True:
+                self.trainer.model(self.inputs)
+                yield len(self.labels)
+
+
+def make_sides(name: str, size: int, args: argparse.Namespace, device: torch.device, folder: Path) -> dict[str, object]:
+    """All that is compared, by name, each with a model of its own."""
+
+    def make_here(amp: str) -> Here:
+        config = make_config(name, size, args.batch_size, amp)
+        torch.manual_seed(0)
+        return Here(config, create_model(config, num_classes=NUM_CLASSES).to(device), pixels, device, folder)
+
+    pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 32, 32, 3), dtype=np.uint8)
+    here = make_here(args.amp)
+    precision = here.trainer.precision
+    sides = {"here": here, "limit": Limit(here)}
+    if device.type == "cpu" and precision != "fp16":
+        other = "fp32" if precision == "bf16" else "bf16"
+        sides[f"here, {other}"] = make_here(other)
+    spec = input_spec(here.trainer.model)
+    usual = [(kind, precision) for kind in ("habit", "tensors", "timm")]
+    for kind, own in usual + ([("habit", "fp16")] if device.type == "cuda" else []):
+        model = create_model(make_config(name, size, args.batch_size, own), num_classes=NUM_CLASSES).to(device)
+        loaders = {t: usual_loader(kind, pixels, size, args.batch_size, spec, device, t) for t in (True, False)}
+        sides[kind if own == precision else f"{kind}, {own}"] = Usual(kind, model, loaders, device, own)
+    return sides
 
 
 def cpu_seconds() -> float:
@@ -171,24 +240,27 @@ def measure(stage: Callable, device: torch.device, seconds: float) -> dict[str, 
     return {"per_second": count / (time.perf_counter() - clock), "per_cpu_second": count / (cpu_seconds() - cpu)}
 
 
-def compare(
-    habit: Habit, ours: Ours, device: torch.device, seconds: float, rounds: int, stages: tuple[str, ...]
-) -> dict:
-    results = {}
-    for stage in stages:
-        a, b = getattr(habit, stage), getattr(ours, stage)
-        for side in (a, b):
-            measure(side, device, seconds / 4)  # warm-up
-        pairs = [(measure(a, device, seconds), measure(b, device, seconds)) for _ in range(rounds)]
-        results[stage] = {
-            unit: {
-                "A": statistics.median(x[unit] for x, _ in pairs),
-                "B": statistics.median(y[unit] for _, y in pairs),
-                "ratio": statistics.median(y[unit] / x[unit] for x, y in pairs),
-            }
-            for unit in ("per_second", "per_cpu_second")
+def compare(sides: dict[str, object], stage: str, args: argparse.Namespace, device: torch.device) -> dict:
+    """Of each side: images per second and per CPU-second, and how many times as many `here` makes."""
+    able = {name: getattr(side, stage) for name, side in sides.items() if hasattr(side, stage)}
+    if stage == "data":  # no model takes part
+        able = {name: run for name, run in able.items() if "," not in name}
+    for run in able.values():
+        measure(run, device, args.seconds / 4)  # warm-up
+    rounds = [{name: measure(run, device, args.seconds) for name, run in able.items()} for _ in range(args.rounds)]
+    result = {}
+    for name in able:
+        result[name] = {
+            unit: statistics.median(row[name][unit] for row in rounds) for unit in ("per_second", "per_cpu_second")
         }
-    return results
+        ratios = (row["here"]["per_cpu_second"] / row[name]["per_cpu_second"] for row in rounds)
+        result[name]["ratio"] = statistics.median(ratios)
+        print(
+            f"    {stage:>9} {name:<12} {result[name]['per_cpu_second']:10,.0f} images per CPU-second, "
+            f"{result[name]['per_second']:10,.0f} per second; here: {result[name]['ratio']:.2f}x",
+            flush=True,
+        )
+    return result
 
 
 def matmul_rate(device: torch.device) -> float:
@@ -216,56 +288,55 @@ def make_config(name: str, size: int, batch_size: int, amp: str) -> Config:
     )
 
 
+def measure_job(name: str, size: int, stages: tuple[str, ...], args: argparse.Namespace, device: torch.device) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        sides = make_sides(name, size, args, device, Path(folder))
+        here, begin = sides["here"], time.perf_counter()
+        if "train" in stages:
+            next(here.train())  # compiles
+        result = {"precision": here.trainer.precision, "first_step_seconds": time.perf_counter() - begin}
+        result |= {stage: compare(sides, stage, args, device) for stage in stages}
+    result["compiled"] = should_compile("auto", device, num_images=1000 * NUM_IMAGES)
+    result["peak_memory_mb"] = peak_memory_mb(device)
+    if device.type == "cuda" and "train" in result:
+        rate = matmul_rate(device)
+        gmacs, _ = count_gmacs(here.trainer.model.eval(), torch.zeros(1, 3, size, size, device=device))
+        used = 3 * 2 * gmacs * 1e9 * result["train"]["here"]["per_second"]
+        result |= {"matmul_tflops": rate / 1e12, "model_flops_utilisation": used / rate}
+        print(f"    model FLOPs utilisation {used / rate:.1%} of {rate / 1e12:.0f} TFLOP/s")
+    for other, values in result.get("train", {}).items():
+        if other.startswith("here, ") and args.amp == "auto":
+            result["auto_is_fastest"] = values["ratio"] >= 0.95  # what the measurement itself may vary by
+            print(f"    train.amp: auto takes {result['precision']}: {values['ratio']:.2f}x {other.split(', ')[1]}")
+    return result
+
+
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--models", nargs="+", default=["shallow_vit", "swin_32"], help=f"timm names or {list(PRESETS)}"
+        "--models", nargs="*", default=["shallow_vit", "swin_32"], help=f"timm names or {list(PRESETS)}"
     )
     parser.add_argument("--image-size", type=int, default=32)
     parser.add_argument("--data-sizes", type=int, nargs="*", default=[32, 224], help="sizes to measure data alone at")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=6, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--amp", default="auto", choices=("auto", "bf16", "fp16", "fp32"), help="of B")
+    parser.add_argument(
+        "--amp", default="auto", choices=("auto", "bf16", "fp16", "fp32"), help="precision of all sides"
+    )
+    parser.add_argument("--stages", nargs="+", choices=("train", "evaluate"), default=["train", "evaluate"])
     parser.add_argument("--device")
     parser.add_argument("--output", type=Path, default=Path("outputs/throughput.json"), help="where the results go")
     args = parser.parse_args(argv)
     device = select_device(args.device)
     keep_freed_memory()
-    pixels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 32, 32, 3), dtype=np.uint8)
-    rate = matmul_rate(device) if device.type == "cuda" else None
-    results = {"device": torch.cuda.get_device_name(device) if rate else f"cpu, {torch.get_num_threads()} threads"}
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    results = {"device": where}
     jobs = [(f"data at {size} px", "shallow_vit", size, ("data",)) for size in args.data_sizes]
-    jobs += [(f"{name} at {args.image_size} px", name, args.image_size, ("train", "evaluate")) for name in args.models]
+    jobs += [(f"{name} at {args.image_size} px", name, args.image_size, args.stages) for name in args.models]
     for title, name, size, stages in jobs:
-        config = make_config(name, size, args.batch_size, args.amp)
-        torch.manual_seed(0)
-        models = [create_model(config, num_classes=NUM_CLASSES).to(device) for _ in range(2)]
-        with tempfile.TemporaryDirectory() as folder:
-            habit = Habit(models[0], pixels, size, args.batch_size, device)
-            ours = Ours(config, models[1], pixels, device, Path(folder))
-            begin = time.perf_counter()
-            if "train" in stages:
-                next(ours.train())  # compiles
-            first_step = time.perf_counter() - begin
-            result = compare(habit, ours, device, args.seconds, args.rounds, stages)
-        result["precision"] = ours.trainer.precision
-        result["compiled"] = should_compile("auto", device, num_images=1000 * NUM_IMAGES)
-        result["first_step_seconds"] = first_step
-        result["peak_memory_mb"] = peak_memory_mb(device)
-        if rate and "train" in result:
-            gmacs, _ = count_gmacs(models[1].eval(), torch.zeros(1, 3, size, size, device=device))
-            used = 3 * 2 * gmacs * 1e9 * result["train"]["per_second"]["B"]
-            result |= {"matmul_tflops": rate / 1e12, "model_flops_utilisation": used / rate}
-        results[title] = result
-        for stage in stages:
-            for unit, values in result[stage].items():
-                print(f"{title:>32} {stage:>9} images {unit.replace('_', ' '):<15} A {values['A']:9.0f}  B {values['B']:9.0f}  "
-                      f"ratio {values['ratio']:.2f}", flush=True)  # fmt: skip
-        if "model_flops_utilisation" in result:
-            print(
-                f"{title:>32} model FLOPs utilisation {result['model_flops_utilisation']:.1%} of {rate / 1e12:.0f} TFLOP/s"
-            )
+        print(title, flush=True)
+        results[title] = measure_job(name, size, tuple(stages), args, device)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(results, indent=2) + "\n")
     print(f"wrote {args.output}")

@@ -70,7 +70,7 @@ def _complete(known: np.ndarray, keys: np.ndarray, paths: Sequence[str], place: 
     made, broken = np.zeros(len(missing), RECORD), []
     done = 0
     try:
-        for results in _decode([paths[i] for i in missing], num_workers):
+        for results in _decode(paths, missing, num_workers):
             for result in results:
                 if isinstance(result, str):
                     broken.append(result)
@@ -90,31 +90,31 @@ def _complete(known: np.ndarray, keys: np.ndarray, paths: Sequence[str], place: 
     return _find(known, keys)
 
 
-def _decode(paths: Sequence[str], num_workers: int) -> Iterable[list]:
-    """For each batch of files, for each of them: (digest, height, width), or a sentence about what is wrong."""
+def _decode(paths: Sequence[str], missing: np.ndarray, num_workers: int) -> Iterable[list]:
+    """For each batch of the ``missing`` files, for each of them: (digest, height, width), or a sentence about what is wrong."""
     loader = torch.utils.data.DataLoader(
-        _Files(paths),
+        _Files(paths, missing),
         batch_size=64,
-        num_workers=min(num_workers, len(paths) // FEW),
+        num_workers=min(num_workers, len(missing) // FEW),
         collate_fn=list,
         generator=torch.Generator(),  # the worker seed must not advance the global generator
     )
-    with tqdm(total=len(paths), desc="checking image files", unit=" files", leave=False, delay=1) as bar:
+    with tqdm(total=len(missing), desc="checking image files", unit=" files", leave=False, delay=1) as bar:
         for results in loader:
             yield results
             bar.update(len(results))
 
 
 class _Files(torch.utils.data.Dataset):
-    def __init__(self, paths: Sequence[str]):
-        self.paths = paths
+    def __init__(self, paths: Sequence[str], missing: np.ndarray):
+        self.paths, self.missing = paths, missing
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.missing)
 
     def __getitem__(self, i: int) -> tuple[bytes, int, int] | str:
         try:
-            image = open_image(self.paths[i])
+            image = open_image(self.paths[self.missing[i]])
         except ValueError as error:
             return str(error)
         return digest_pixels(np.asarray(image)), image.height, image.width

@@ -6,6 +6,7 @@ Legend: N images of height H and width W in pixels; RGB, channels first.
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 from common.config import DataConfig
 from common.console import did_you_mean
 from common.network import require_network
-from images.files import list_classes, open_image
+from images.files import PathList, list_classes, open_image
 from images.index import ImageFacts, digest_all, index_images
 from images.preprocessing import crop_and_resize, cut, resize
 
@@ -59,7 +60,7 @@ class Pixels:
 class Photos:
     """Image files of any size, read as ``size``: cropped to its aspect ratio around the centre, then resized."""
 
-    paths: list[str]
+    paths: Sequence[str]
     labels: Tensor  # int64 N
     size: tuple[int, int]  # height, width
     interpolation: str
@@ -271,7 +272,7 @@ def _imagefolder(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
         unknown = sorted(set(found.class_names) - set(class_names))
         if unknown:
             raise ValueError(f"{folders[split]} has classes that {folders['train']} lacks: {', '.join(unknown)}")
-    paths = [path for found in listed.values() for path in found.paths]
+    paths = PathList(itertools.chain(*(found.paths for found in listed.values())))
     facts = index_images(paths, cfg.root, num_workers=cfg.num_readers)  # of all splits before anything is done
     size = _stored_size(facts.sizes, cfg)
     sources, start = {}, 0

@@ -11,16 +11,22 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 
 
-def test_the_throughput_benchmark_measures_both_sides(tmp_path):
+def test_the_throughput_benchmark_measures_all_sides_at_one_precision(tmp_path, monkeypatch):
     output = tmp_path / "throughput.json"
-    command = [sys.executable, "-m", "benchmarks.throughput", "--seconds", "0.2", "--rounds", "1", "--data-sizes", "32"]
-    command += ["--models", "shallow_vit", "--batch-size", "16", "--output", str(output)]
-    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    arguments = ["--seconds", "0.02", "--rounds", "1", "--data-sizes", "32", "--models", "shallow_vit"]
+    arguments += ["--batch-size", "16", "--device", "cpu", "--output", str(output)]
+    benchmark = importlib.import_module("benchmarks.throughput")
+    monkeypatch.setattr(benchmark, "NUM_IMAGES", 64)
+    benchmark.main(arguments)
     results = json.loads(output.read_text())
-    assert set(results["shallow_vit at 32 px"]) >= {"train", "evaluate", "peak_memory_mb", "precision", "compiled"}
-    for stage in (results["data at 32 px"]["data"], results["shallow_vit at 32 px"]["train"]):
-        for unit in ("per_second", "per_cpu_second"):
-            assert stage[unit]["A"] > 0 and stage[unit]["B"] > 0
+    model = results["shallow_vit at 32 px"]
+    assert set(model) >= {"train", "evaluate", "peak_memory_mb", "precision", "compiled", "auto_is_fastest"}
+    other = "fp32" if model["precision"] == "bf16" else "bf16"
+    everyone = {"here", "limit", f"here, {other}", "habit", "tensors", "timm"}
+    assert set(model["train"]) == set(model["evaluate"]) == everyone
+    assert set(results["data at 32 px"]["data"]) == {"here", "habit", "tensors", "timm"}
+    for stage in (results["data at 32 px"]["data"], model["train"]):
+        assert stage["here"]["ratio"] == 1 and all(side["per_cpu_second"] > 0 for side in stage.values())
 
 
 def test_the_speed_of_the_swins_is_measured_on_equal_terms(capsys):
@@ -55,3 +61,25 @@ def test_the_explanation_benchmark_compares_with_grad_cam(tmp_path):
         assert result["A"]["maps"] > 0 and result["B fp32"]["ratio"] > 0
         assert result["B fp32"]["rank_correlation"]["min"] > 0.99  # the same maps
     assert "B bf16, 100 channels" in result
+
+
+def test_readers_of_photos_are_compared_in_one_run(tmp_path):
+    benchmark = importlib.import_module("benchmarks.photos")
+    output = tmp_path / "photos.json"
+    benchmark.main(
+        ["--sizes", "10 KB", "--count", "1", "--image-size", "64", "--seconds", "0.01", "--output", str(output)]
+    )
+    result = json.loads(output.read_text())["10 KB"]
+    assert set(result["per_cpu_second"]) == {"torchvision, PIL", "timm", "torchvision, tensors", "here"}
+    assert all(rate > 0 for rate in result["per_cpu_second"].values())
+    assert 5e3 < result["bytes"] < 12e3 and 0 < result["grey_levels"]["mean"] < 4
+
+
+def test_estimates_of_scaling_follow_from_their_arguments(capsys):
+    scaling = importlib.import_module("benchmarks.scaling")
+    scaling.main(["--photos-per-core", "50"])
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(rows) == 1 + 2 * 2 * 3 and "cores to decode" in rows[0][4]
+    vit = scaling.MODELS[0]
+    assert scaling.activations(vit, checkpointed=False) == 34 * 12 * 197 * 768
+    assert scaling.activations(vit, checkpointed=True) == (2 * 12 + 34) * 197 * 768

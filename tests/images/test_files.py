@@ -3,6 +3,7 @@
 import importlib
 import os
 import struct
+import sys
 import warnings
 import zlib
 
@@ -13,7 +14,7 @@ from support import make_folder
 from torchvision.datasets import ImageFolder
 
 from images import files
-from images.files import describe_left_out, list_classes, open_image, printable
+from images.files import PathList, describe_left_out, list_classes, open_image, printable
 
 
 def test_a_folder_is_listed_as_torchvision_lists_it(tmp_path):
@@ -107,3 +108,13 @@ def test_a_large_image_is_read_without_a_warning(tmp_path, monkeypatch):
         importlib.reload(files)
         assert files.open_image(tmp_path / "large.png").size == (10, 10)
     assert said == []
+
+
+def test_a_list_of_paths_is_one_block_of_memory():
+    paths = [f"/photos/class {i}/é{i}.jpg" for i in range(1000)] + ["/odd/\udcff.png"]
+    found = PathList(paths)
+    assert found == paths and list(found) == paths and found[-1] == paths[-1] and found[::500] == paths[::500]
+    with pytest.raises(IndexError):
+        found[len(paths)]
+    size = sum(sys.getsizeof(part) for part in (found._bytes, found._ends)) / len(paths)
+    assert size < 60 < sum(map(sys.getsizeof, paths)) / len(paths)
