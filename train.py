@@ -2,31 +2,37 @@
 
     python train.py configs/quickstart.yaml
     python train.py configs/quickstart.yaml train.epochs=5 seed=1 name=quickstart-seed1
+    python train.py configs/quickstart.yaml --seeds 0 1 2 --grid train.lr=1e-3,2e-3
     python train.py configs/quickstart.yaml --check
     torchrun --nproc_per_node=2 train.py configs/cifar10/vit_tiny.yaml
 
 Writes outputs/<name>/: config.yaml, environment.json, log.csv, best.pt, last.pt, train.json and figures. Several configs
-are trained one after another. An interrupted run goes on with --resume, as if nothing had happened. --check trains nothing:
-it says what the data hold, and writes outputs/checks/<name>/.
+are trained one after another, and so are the seeds and the combinations of a grid, under names such as
+quickstart-lr1e-3-seed2. An interrupted run goes on with --resume, as if nothing had happened. --check trains nothing: it says
+what the data hold, and writes outputs/checks/<name>/.
 """
 
 import argparse
 import itertools
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.cache import CACHE_HELP
-from common.config_files import describe_keys, load_config
+from common.config_files import describe_keys
 from common.console import print_result, print_table, run_script
 from common.runs import Run, check_directory, check_unchanged, directory_of, resume_command
+from common.variants import load_variants
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    configs = [load_config(path, args.overrides) for path in args.configs]
-    directories = [directory_of(Path(path), config, args.overrides) for path, config in zip(args.configs, configs)]
+    loaded = [(path, load_variants(path, args.overrides, args.seeds, args.grid)) for path in args.configs]
+    renamed = [*args.overrides, *["name="] * bool(args.seeds or args.grid)]
+    configs = [config for _, variants in loaded for config in variants]
+    directories = [directory_of(Path(path), config, renamed) for path, variants in loaded for config in variants]
     for config, directory in zip(configs, directories):
         if sum(os.path.realpath(other) == os.path.realpath(directory) for other in directories) > 1:
             raise ValueError(f"two of the configs write to {directory}; give each a name of its own")
@@ -70,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sys.exit(stop.exit_code)
             if distributed.is_main():
                 print_summary(run)
+        if len(directories) > 1 and distributed.is_main():
+            print_runs([Run.open(directory) for directory in directories])
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -84,7 +92,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     existing.add_argument("--overwrite", action="store_true", help="replace runs of the same name")
     existing.add_argument("--check", action="store_true", help="look at the data and train nothing: classes, copies")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
+    parser.add_argument(
+        "--seeds", nargs="+", default=[], metavar="SEED", help="a run for each: NAME-seed0, NAME-seed1, ..."
+    )
+    parser.add_argument(
+        "--grid", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="a run for each combination: NAME-lr1e-4, ..."
+    )
     args = parser.parse_intermixed_args(argv)
+    numbers = [word for word in args.seeds if word.isdigit()]
+    args.configs += [word for word in args.seeds if word not in numbers]  # configs and overrides may follow the seeds
+    args.seeds = [int(word) for word in numbers]
+    args.configs += [word for word in args.grid if "=" not in word]
+    args.grid = [word for word in args.grid if "=" in word]
     args.overrides = [word for word in args.configs if "=" in word]
     args.configs = [word for word in args.configs if "=" not in word]
     if not args.configs:
@@ -112,6 +131,30 @@ def print_summary(run: Run) -> None:
     print_table(rows)
     names = ("best.pt", "log.csv", "train.json", "figures/curves.png", "figures/learning_rate.png")
     print_result({"run": str(run.directory)} | result, [run.path(name) for name in names])
+
+
+def print_runs(runs: Sequence[Run]) -> None:
+    """The table at the end of several runs."""
+    rows = []
+    for run in runs:
+        result = run.read_json("train.json")
+        accuracy = result["val_accuracy"]
+        shown = "no validation split" if accuracy is None else f"{accuracy:.2%}"
+        state = "diverged" if result["diverged"] else result["stopped_because"].replace("_", " ")
+        rows.append(
+            (
+                run.directory,
+                shown,
+                f"{result['best_epoch']} of {result['epochs_run']}",
+                f"{result['seconds']:.1f} s",
+                state,
+            )
+        )
+    print()
+    print_table(rows, header=("run", "validation accuracy", "best epoch", "training time", "stopped because"))
+    print(f"compare them: python evaluate.py {shlex.join(str(run.directory) for run in runs)}")
+    accuracies = [run.read_json("train.json")["val_accuracy"] for run in runs]
+    print_result({"runs": [str(run.directory) for run in runs], "val_accuracy": accuracies})
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from benchmarks.planted_pattern import product
 from common.console import print_result, print_table, run_script
 from common.intervals import mean_interval
 from common.runs import Run
+from data import load_data_of
 from explanation.attribution import heat_maps
 from explanation.automatic import choose
 from explanation.layers import map_layer, usual_layers
-from explanation.pictures import load_split
 from explanation.quality import faithfulness as faith
 from models import InputSpec, preprocessing, restore_model
 
@@ -87,7 +87,7 @@ def opened(args: argparse.Namespace) -> Iterator[tuple[str, nn.Module, Tensor]]:
     for directory in args.runs:
         run = Run.open(directory)
         checkpoint = run.load_checkpoint("best.pt")
-        model, split = restore_model(run.config, checkpoint), load_split(run, "test", checkpoint)
+        model, split = restore_model(run.config, checkpoint), load_data_of(run.config, checkpoint).test
         pixels = torch.stack([split.image(i) for i in pick(len(split), args.images, np.random.default_rng(args.seed))])
         yield run.config.name, model, preprocessing(model)(pixels)
 

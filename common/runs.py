@@ -205,13 +205,14 @@ def open_runs(
     *,
     figure_format: str | None = None,
 ) -> list[Run]:
-    """The finished runs in ``directories``, each once, for a comparison in ``output``.
+    """The finished runs in ``directories``, each once, for a comparison in ``output``; a folder of runs stands for those.
 
     ``figure_format``: of `VECTOR_FORMATS`; what the figures of these runs, and of their comparison, are also written as.
     Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
     of a single run.
     """
     runs: dict[str, Run] = {}
+    directories = [run for directory in directories for run in runs_below(directory)]
     for directory in {path.resolve(): path for path in directories}.values():
         run = Run.open_finished(directory, overrides)
         run.figure_format = figure_format
@@ -223,6 +224,19 @@ def open_runs(
     if output and len(runs) == 1:
         raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
     return list(runs.values())
+
+
+def runs_below(directory: Path) -> list[Path]:
+    """The runs in a folder and below it, in the order of their paths; the path itself if it is a run, or holds none."""
+    if not directory.is_dir() or is_run(directory):
+        return [directory]
+    found = []
+    for folder, folders, _ in os.walk(directory):
+        if is_run(Path(folder)):
+            found.append(Path(folder))
+            folders.clear()
+        folders[:] = [name for name in folders if name not in NO_RUN_NAMES]
+    return sorted(found) or [directory]
 
 
 @contextlib.contextmanager

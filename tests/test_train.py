@@ -8,7 +8,7 @@ from support import TINY_VIT, write_config
 
 import evaluate
 import train
-from common.runs import LOG_COLUMNS, TEST_COLUMNS, Run
+from common.runs import LOG_COLUMNS, TEST_COLUMNS, Run, open_runs
 from training import trainer
 from training.state import TrainingState
 
@@ -243,3 +243,23 @@ def test_the_test_split_is_logged_only_when_asked_and_changes_nothing(tmp_path, 
     evaluate.main([str(asked.directory)])
     last = asked.read_log()[asked.read_json("train.json")["best_epoch"] - 1]
     assert asked.read_json("metrics.json")["accuracy"] == pytest.approx(last["test_accuracy"])
+
+
+def test_seeds_in_one_command_are_the_runs_that_are_started_singly(tmp_path, capsys):
+    path, root = str(write_config(tmp_path, TINY_VIT)), f"output_root={tmp_path}"
+    train.main([path, "train.epochs=1", root, "--seeds", "0", "1"])
+    said = capsys.readouterr().out
+    assert f"compare them: python evaluate.py {tmp_path}/tiny-seed0 {tmp_path}/tiny-seed1" in said
+    train.main([path, "train.epochs=1", root, "seed=1", "name=alone"])
+    together, alone = (torch.load(tmp_path / name / "best.pt", weights_only=True) for name in ("tiny-seed1", "alone"))
+    assert all(torch.equal(together["model"][key], value) for key, value in alone["model"].items())
+    (tmp_path / "tiny-seed0" / "train.json").unlink()  # as if it had been stopped
+    train.main([path, "train.epochs=1", root, "--resume", "--seeds", "0", "1", "2"])
+    said = capsys.readouterr().out
+    assert "tiny-seed1 is finished already" in said and (tmp_path / "tiny-seed2" / "train.json").is_file()
+    assert {run.config.name for run in open_runs([tmp_path], None)} == {
+        "tiny-seed0",
+        "tiny-seed1",
+        "tiny-seed2",
+        "alone",
+    }

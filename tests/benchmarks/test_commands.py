@@ -83,3 +83,8 @@ def test_estimates_of_scaling_follow_from_their_arguments(capsys):
     vit = scaling.MODELS[0]
     assert scaling.activations(vit, checkpointed=False) == 34 * 12 * 197 * 768
     assert scaling.activations(vit, checkpointed=True) == (2 * 12 + 34) * 197 * 768
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_imports(path):
+    importlib.import_module(f"benchmarks.{path.stem}")

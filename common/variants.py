@@ -1,0 +1,62 @@
+"""One config, several runs: seeds, and grids of values, each under a name of its own."""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from common.config import Config
+from common.config_files import load_config
+
+
+def load_variants(path: str, overrides: Sequence[str], seeds: Sequence[int], grid: Sequence[str]) -> list[Config]:
+    """The config in a file, once for each seed and each combination of the grid's values.
+
+    A run is the same as one that is started alone with these overrides and the derived name: ``name-lr1e-4-seed2``.
+
+    Args:
+        overrides: ``section.key=value``, for all.
+        seeds: of the runs; none: that of the config, without a part in the name.
+        grid: ``section.key=value,value``.
+    Raises:
+        ValueError: as `load_config`; a grid without values, a key that is given twice, a seed that is.
+    """
+    twice = [seed for i, seed in enumerate(seeds) if seed in seeds[:i]]
+    if twice:
+        raise ValueError(f"--seeds {twice[0]} is given twice; a seed's run is made once")
+    axes = [_axis(word) for word in grid]
+    keys = [key for key, _ in axes] + [word.partition("=")[0] for word in overrides]
+    keys += ["seed"] if seeds else []
+    repeated = [key for i, key in enumerate(keys) if key in keys[:i] or (key == "name" and i < len(axes))]
+    if repeated:
+        raise ValueError(f"{repeated[0]} is given more than once, or as an axis that cannot be one; name it once")
+    if not axes and not seeds:
+        return [load_config(path, overrides)]
+    axes += [("seed", [str(seed) for seed in seeds])] if seeds else []
+    base = load_config(path, overrides).name
+    configs = []
+    for values in itertools.product(*(values for _, values in axes)):
+        chosen = [(key, value) for (key, _), value in zip(axes, values)]
+        name = "-".join([base, *(f"{key.rpartition('.')[2]}{_in_name(value)}" for key, value in chosen)])
+        others = [word for word in overrides if not word.startswith("name=")]
+        configs.append(load_config(path, [*others, *(f"{key}={value}" for key, value in chosen), f"name={name}"]))
+    return configs
+
+
+def _axis(word: str) -> tuple[str, list[str]]:
+    key, _, text = word.partition("=")
+    values, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and not depth:  # commas within brackets are the value's
+            values.append("")
+        else:
+            values[-1] += character
+    if not key or not all(map(str.strip, values)):
+        raise ValueError(f"--grid {word}: write it as section.key=value,value, such as train.lr=1e-4,5e-4")
+    return key, [value.strip() for value in values]
+
+
+def _in_name(value: str) -> str:
+    """A value as a part of a run's name; text is set off from the key."""
+    text = re.sub(r"[^\w.+-]+", "_", value).strip("_")
+    return text if text[:1].isdigit() else f"_{text}"
