@@ -189,15 +189,6 @@ class Run(Folder):
         return stored.load_checkpoint(path)
 
 
-def scalar_writer(run: Run):
-    """A TensorBoard writer into the run. Raises ValueError if the package is missing."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError("train.tensorboard needs the package tensorboard: pip install tensorboard") from None
-    return SummaryWriter(str(run.path("tensorboard")))
-
-
 def open_runs(
     directories: Sequence[Path],
     output: Path | None,

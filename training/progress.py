@@ -10,6 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from common import distributed
+from common.runs import Run
 from data import Dataset
 from evaluation.cost import count_parameters
 from models import input_spec
@@ -112,3 +113,12 @@ class TrainingBar(tqdm):
         self.set_postfix(loss=f"{loss / images:.4f}", accuracy=f"{hits / images:.2%}")
         self.shown = time.perf_counter()
         return math.isfinite(loss)
+
+
+def scalar_writer(run: Run):
+    """A TensorBoard writer into the run. Raises ValueError if the package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("train.tensorboard needs the package tensorboard: pip install tensorboard") from None
+    return SummaryWriter(str(run.path("tensorboard")))

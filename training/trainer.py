@@ -15,13 +15,13 @@ from common import distributed
 from common.config import Config
 from common.devices import autocast, should_compile
 from common.folders import check_space
-from common.runs import Run, is_run, remove_run, scalar_writer
+from common.runs import Run, is_run, remove_run
 from data import Augment, BatchPlan
 from evaluation.predictions import predict_split
 from models import preprocessing, train_mode
 from training.check import print_notes
 from training.optimization import Mixer, create_loss, create_optimizer, create_scheduler
-from training.progress import Interrupted, Journal, Signals, TrainingBar, start_line
+from training.progress import Interrupted, Journal, Signals, TrainingBar, scalar_writer, start_line
 from training.randomness import seed_epoch
 from training.rehearsal import Prepared, prepare
 from training.state import TrainingState
