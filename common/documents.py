@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 NO_VALUE = "–"
+SMALL = 128  # pixels: the single ones of a smaller photo stay visible
 FIGURE_DPI = 150  # of PNG files: a figure is shown at the size in inches that it was drawn for
 
 
@@ -25,7 +26,7 @@ class Overlay:
     """A picture, and what the page lays over it."""
 
     caption: str
-    picture: bytes  # PNG or JPEG
+    picture: bytes  # PNG
     over: bytes  # PNG with transparency, stretched over the picture
 
 
@@ -164,7 +165,7 @@ def _html_section(section: Section, images: Mapping[str, bytes]) -> str:
 
 
 def _html_figure(image: bytes, caption: str) -> str:
-    width, height = (round(side * 96 / FIGURE_DPI) for side in struct.unpack(">II", image[16:24]))  # of PNG's header
+    width, height = (round(side * 96 / FIGURE_DPI) for side in _size(image))
     text = html.escape(caption)
     picture = f'<img src="{_data_url(image)}" alt="{text}" width="{width}" height="{height}">'
     return f'<figure><div class="scroll">{picture}</div><figcaption>{text}</figcaption></figure>'
@@ -174,16 +175,23 @@ def _html_overlays(overlays: Sequence[Overlay]) -> str:
     figures = []
     for overlay in overlays:
         text = html.escape(overlay.caption)
-        layers = f'<img src="{_data_url(overlay.picture)}" alt=""><img src="{_data_url(overlay.over)}" alt="{text}">'
+        small = ' class="pixels"' if max(_size(overlay.picture)) < SMALL else ""
+        layers = (
+            f'<img src="{_data_url(overlay.picture)}" alt=""{small}><img src="{_data_url(overlay.over)}" alt="{text}">'
+        )
         figures.append(f'<figure><span class="stack">{layers}</span><figcaption>{text}</figcaption></figure>')
-    sliders = '<label>picture <input type="range" name="from" min="0" max="100" value="0"> alone</label>'
-    sliders += '<label>opacity <input type="range" name="opacity" min="0" max="100" value="100"></label>'
+    sliders = '<label>uncover the photo <input type="range" name="from" min="0" max="100" value="0"></label>'
+    sliders += '<label>opacity of the maps <input type="range" name="opacity" min="0" max="100" value="100"></label>'
     return f'<div><div class="controls" hidden>{sliders}</div><div class="overlays">{"".join(figures)}</div></div>'
 
 
+def _size(image: bytes) -> tuple[int, int]:
+    """Width and height of a PNG, from its header."""
+    return struct.unpack(">II", image[16:24])
+
+
 def _data_url(image: bytes) -> str:
-    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
 
 
 def _html_table(rows: Sequence[Mapping[str, str]]) -> str:

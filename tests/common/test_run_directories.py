@@ -69,7 +69,9 @@ def test_a_kill_while_a_run_is_made_leaves_nothing_in_the_way(tmp_path, call, nu
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"config.yaml", "environment.json", ".lock"}
 
 
-@pytest.mark.parametrize(("call", "number", "is_there"), [("rename", 1, True), ("rename", 2, False), ("unlink", 2, True)])
+@pytest.mark.parametrize(
+    ("call", "number", "is_there"), [("rename", 1, True), ("rename", 2, False), ("unlink", 2, True)]
+)
 def test_a_kill_while_a_run_is_replaced_leaves_the_old_one_whole_or_gone(run, call, number, is_there):
     files = {path.name for path in run.iterdir()}
     config = load_config(run / "config.yaml")
@@ -97,10 +99,15 @@ def test_two_that_make_one_run_at_once(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("strange", ["thesis.txt", "sub/config.yaml", "figures/notes.txt", "gradcam/mine/a.png", "empty/"])
+@pytest.mark.parametrize(
+    "strange", ["thesis.txt", "sub/config.yaml", "figures/notes.txt", "gradcam/mine/a.png", "empty/"]
+)
 def test_nothing_that_no_run_writes_is_deleted(run, strange):
     path = run / strange
-    path.mkdir() if strange.endswith("/") else (path.parent.mkdir(parents=True, exist_ok=True), path.write_text("years of work"))
+    path.mkdir() if strange.endswith("/") else (
+        path.parent.mkdir(parents=True, exist_ok=True),
+        path.write_text("years of work"),
+    )
     assert strangers(run)
     before = sorted(run.rglob("*"))
     with pytest.raises(ValueError, match="also holds what no run writes"):
@@ -185,7 +192,12 @@ def test_the_holder_of_a_lock_cleans_up_after_killed_writers(run):
         os._exit(0)
     os.waitpid(child, 0)
     (run / "figures").mkdir()
-    for name in (f".{child}-last.pt", f"figures/.{child}-curves.png", f".{child}-thesis.txt", f".{os.getppid()}-best.pt"):
+    for name in (
+        f".{child}-last.pt",
+        f"figures/.{child}-curves.png",
+        f".{child}-thesis.txt",
+        f".{os.getppid()}-best.pt",
+    ):
         (run / name).write_text("half")
     with Run.open(run).lock():
         pass
