@@ -194,5 +194,5 @@ def test_a_figure_is_shown_at_the_size_that_it_was_drawn_for():
 
 def test_cells_of_a_wide_table_are_wrapped_around_their_intervals():
     text = to_html("title", [Section("section", [{"run": "a b", "x": "0.61 [0.59, 0.63]", "y": "52.3 to 63.4"}])], {})
-    assert "<td>a b</td><td>0.61 [0.59,\N{NO-BREAK SPACE}0.63]</td>" in text and "nowrap" not in text
+    assert '<td class="words">a b</td><td>0.61 [0.59,\N{NO-BREAK SPACE}0.63]</td>' in text and "nowrap" not in text
     assert "<td>52.3\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}63.4</td>" in text
