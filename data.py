@@ -155,6 +155,7 @@ class Split:
         order, crops = torch.arange(len(self)), None
         if generator is not None:
             order = self._draw_balanced(generator) if balanced else torch.randperm(len(self), generator=generator)
+            repeats = min(repeats, len(order))
             order = order[: math.ceil(len(order) / repeats)].repeat_interleave(repeats)[: len(order)]
             if self.crop:
                 sizes = torch.from_numpy(self.source.stored_sizes())[self.indices[order]].float()

@@ -120,7 +120,7 @@ def check_space(directory: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
         raise ValueError(
-            f"{existing}: the checkpoints need {num_bytes / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free; make room, or "
+            f"{existing}: the checkpoints need {num_bytes / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; make room, or "
             "set output_root to another disk"
         )
 
