@@ -8,6 +8,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL communicator was aborted")
+"""What gloo and nccl say when the other end is gone."""
+
 
 def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
@@ -34,6 +37,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+    except RuntimeError as error:
+        if not any(words in str(error) for words in LOST):
+            raise
+        raise ValueError("another process of this run has ended, and so does this one; go on with --resume") from None
     finally:
         dist.destroy_process_group()
 

@@ -70,6 +70,7 @@ def pictures(world: World) -> Iterator[Case]:
 
 def names(world: World) -> Iterator[Case]:
     """Classes of any name, from training to the report."""
+    place = world.folder / "named"
     for i, name in enumerate(
         (
             "a $x^{_}$ b",
@@ -84,19 +85,27 @@ def names(world: World) -> Iterator[Case]:
             "\\alpha{",
         )
     ):
-        root, place = world.folder / f"names{i}", world.folder / "named"
+        root = world.folder / f"names{i}"
 
         def prepare(root=root, name=name):
-            make_images(root, classes=(name, "dog", f"{name}2"))
+            if not root.exists():
+                make_images(root, classes=(name, "dog", f"{name}2"))
 
-        own = (f"name=run{i}", f"output_root={place}", f"data.root={root}")
-        yield Case("names", f"train {name!r}", "train", (str(world.config), *own), refused=False, prepare=prepare)
-        yield Case(
-            "names", f"seed {name!r}", "train", (str(world.config), *own, f"name=other{i}", "seed=1"), refused=False
-        )
+        own = (f"output_root={place}", f"data.root={root}")
+        first = (str(world.config), *own, f"name=run{i}")
+        second = (str(world.config), *own, f"name=other{i}", "seed=1")
+
+        def train_both(prepare=prepare, root=root, i=i, arguments=(first, second)):
+            prepare()
+            for name, words in zip((f"run{i}", f"other{i}"), arguments):
+                if not (place / name).exists():
+                    world.run(Case("", "", "train", words))
+
+        yield Case("names", f"train {name!r}", "train", first, refused=False, prepare=prepare)
         both = (str(place / f"run{i}"), str(place / f"other{i}"))
-        yield Case("names", f"compare {name!r}", "evaluate", (*both, "--corrupt"), refused=False)
-        yield Case("names", f"explain {name!r}", "gradcam", (*both, "--per-class", "1", "--target", name))
+        yield Case("names", f"compare {name!r}", "evaluate", (*both, "--corrupt"), refused=False, prepare=train_both)
+        words = (*both, "--per-class", "1", "--target", name)
+        yield Case("names", f"explain {name!r}", "gradcam", words, prepare=train_both)
     for name in (
         "comparisons",
         "pretrained/x",
