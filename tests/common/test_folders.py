@@ -65,6 +65,6 @@ def test_room_is_asked_for_where_the_folder_will_be(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 5_000_000})
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: asked.append(Path(path)) or usage)
     check_space(tmp_path / "not" / "yet", 4_000_000)
-    with pytest.raises(ValueError, match="the checkpoints need 6.0 MB, and 5.0 MB are free"):
+    with pytest.raises(ValueError, match=r"the checkpoints need 6\.0 MB, and 5\.0 MB are free"):
         check_space(tmp_path / "not" / "yet", 6_000_000)
     assert asked == [tmp_path, tmp_path]

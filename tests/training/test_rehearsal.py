@@ -71,7 +71,7 @@ def test_a_run_may_start_from_one_that_the_same_command_makes(tmp_path):
 
 def test_room_for_the_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
-    with pytest.raises(ValueError, match="the checkpoints need 0.. MB, and 0.0 MB are free; make room"):
+    with pytest.raises(ValueError, match=r"the checkpoints need 0\.\d MB, and 0\.0 MB are free; make room"):
         start(tmp_path)
     assert not (tmp_path / "tiny").exists()
     monkeypatch.undo()
