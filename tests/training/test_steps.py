@@ -10,7 +10,7 @@ import train
 from common import devices
 from common.runs import Run
 from models import checkpoint_activations, create_model
-from training import trainer
+from training import optimization, trainer
 
 SWIN = {"patch_size": 2, "window_size": 4, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 4]}
 MODELS = {
@@ -99,3 +99,21 @@ def test_ranks_exchange_gradients_once_per_step(tmp_path, monkeypatch):
     path = write_config(tmp_path, TINY_VIT)
     train.main([str(path), f"output_root={tmp_path}", "train.epochs=1", "train.grad_accum_steps=4"])
     assert parts[:8] == ["later"] * 3 + ["step"] + ["later"] * 3 + ["step"]
+
+
+@pytest.mark.parametrize("name", optimization.FUSED)
+def test_fused_optimizers_take_the_same_steps(name, monkeypatch):
+    config = make_config(train={"opt": name, "lr": 1e-2})
+    images, weights = torch.randn(8, 3, 16, 16), []
+    for fused in (optimization.FUSED, ()):
+        monkeypatch.setattr(optimization, "FUSED", fused)
+        torch.manual_seed(0)
+        model = create_model(config, num_classes=5)
+        optimizer = optimization.create_optimizer(model, config)
+        assert bool(optimizer.param_groups[0].get("fused")) == bool(fused)
+        for _ in range(3):
+            model(images).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        weights.append(list(model.parameters()))
+    torch.testing.assert_close(*weights)
