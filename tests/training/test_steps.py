@@ -104,16 +104,18 @@ def test_ranks_exchange_gradients_once_per_step(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", optimization.FUSED)
 def test_fused_optimizers_take_the_same_steps(name, monkeypatch):
     config = make_config(train={"opt": name, "lr": 1e-2})
-    images, weights = torch.randn(8, 3, 16, 16), []
+    weights = []
     for fused in (optimization.FUSED, ()):
         monkeypatch.setattr(optimization, "FUSED", fused)
         torch.manual_seed(0)
         model = create_model(config, num_classes=5)
         optimizer = optimization.create_optimizer(model, config)
         assert bool(optimizer.param_groups[0].get("fused")) == bool(fused)
-        for _ in range(3):
-            model(images).square().mean().backward()
+        for _ in range(
+            3
+        ):  # the same gradients for both: those of a bias of keys are rounding noise, which Adam enlarges
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
             optimizer.step()
-            optimizer.zero_grad()
         weights.append(list(model.parameters()))
     torch.testing.assert_close(*weights)
