@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from comparison import figures
 from comparison.entries import Comparison, Entry
 from comparison.pareto import accuracy_against_cost
-from comparison.significance import class_differences
+from comparison.significance import accuracy_interval, class_differences
 from data import Split, load_dataset
 from evaluation import figures as evaluation_figures
 from evaluation.corruptions import SEVERITIES, by_severity
@@ -97,9 +97,15 @@ def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[
         "ms per image, batch 1": means(lambda m: m["latency_ms"]["1"]["median"]),
         "parameters (M)": means(lambda m: m["params"] / 1e6),
     }
-    accuracy, intervals = means(lambda m: m["accuracy"]), means(lambda m: m["accuracy_ci95"])
+    accuracy = means(lambda m: m["accuracy"])
+    hits = [np.stack([entry.predictions.correct for entry in group]) for group in groups.values()]
+    intervals = np.array([accuracy_interval(found) for found in hits])
     caption = "Accuracy against cost; the line joins the models that no other beats in both (Pareto front)."
-    caption += " A model of several seeds stands at their mean, with the mean of their intervals." if seeded else ""
+    caption += (
+        " A model of several seeds stands at their mean, with the interval of that mean over images and seeds."
+        if seeded
+        else ""
+    )
     return accuracy_against_cost(list(groups), accuracy, intervals, costs), caption
 
 

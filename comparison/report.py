@@ -13,7 +13,7 @@ from common.documents import Section
 from common.environment import code_version
 from common.folders import Folder
 from common.runs import Run
-from comparison import tables
+from comparison import further, tables
 from comparison.caveats import caveats
 from comparison.entries import Comparison, check_comparable, group_by_seed, read_entries
 from comparison.illustrations import draw
@@ -76,6 +76,7 @@ def write(
     stored = {key: first[key] for key in ("split", "checkpoint", "tta")} | about
     stored |= {"verdict": headline(comparison), "reference": comparison.reference, "runs": results_of(comparison)}
     stored |= {"pairs": comparison.pairs, "groups": comparison.seeds, "caveats": [warning.text for warning in warnings]}
+    stored |= further.numbers(comparison)
     return [
         folder.save_text("report.html", documents.to_html(title, sections, images, lead=lead, about=lines)),
         folder.save_text("report.md", documents.to_markdown(title, sections, lead=lead, about=lines)),

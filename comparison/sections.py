@@ -8,7 +8,7 @@ from common.documents import NO_VALUE, Section
 from common.folders import Folder
 from common.runs import Run
 from common.stored import read_json
-from comparison import tables
+from comparison import further, tables
 from comparison.caveats import WEIGHTS, Caveat
 from comparison.entries import Comparison, Entry, hardware_of
 from comparison.significance import rule_notes
@@ -49,7 +49,8 @@ def compose(
             table=tables.seed_rows(comparison.seeds)
             if comparison.seeded
             else tables.comparison_rows(results, tables.SCORES),
-            folded={"Every run": tables.comparison_rows(results, tables.SCORES)} if comparison.seeded else {},
+            folded=({"Every run": tables.comparison_rows(results, tables.SCORES)} if comparison.seeded else {})
+            | {"Further scores": further.score_rows(entries)},
         ),
         _differences(comparison, remark),
         _caveats(warnings),
@@ -58,12 +59,16 @@ def compose(
         ),
         Section("What is taken for what?", figures=figure("confusion.png")),
         Section("On which images do they disagree?", figures=figure("disagreements.png")),
+        Section("Do they err on the same images?", further.consistency_rows(comparison), [further.ALIKE_WORDS]),
         Section(
             "What do they cost?",
             tables.comparison_rows(results, tables.COSTS),
             figures=figure("cost.png", "overview.png"),
+            folded={"What training took": further.training_rows(entries)},
         ),
-        Section("How do they bear corrupted images?", figures=figure("corruptions.png")),
+        Section(
+            "How do they bear corrupted images?", *further.robustness(comparison), figures=figure("corruptions.png")
+        ),
         Section("How were they trained?", figures=figure("curves.png", "epochs_to_target.png")),
         *_explanations(entries, folder),
         Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE] if reported else []),
@@ -161,8 +166,11 @@ def notes(comparison: Comparison) -> list[str]:
         *rule_notes([len(group) for group in comparison.groups.values()]),
         "GMACs: multiply-accumulates of one image by fvcore with attention counted, whatever kernel computes it; GFLOPs are "
         "twice that. Reports that skip the fused kernel print the figure beside it.",
+        further.COUNTING_WORDS,
+        further.TRAINING_WORDS,
         "Calibration error: 15 bins of equal width, before temperature scaling.",
-        f"Milliseconds: median, batch as stated (ms/image: batch 1), on {' and '.join(kinds)}.",
+        "Milliseconds: median, batch as stated (ms/image: batch 1), runs timed in turn on random inputs, on "
+        f"{' and '.join(kinds)}.",
         *([f"Memory: {first['peak_memory_kind']}, its peak in evaluation."] if first["peak_memory_kind"] else []),
         *[f"Pretrained weights of {entry.name}: {_weights(entry.run)}." for entry in entries if _weights(entry.run)],
     ]

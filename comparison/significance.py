@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import ndtr, stdtr, stdtrit
 from scipy.stats import norm
 
-from common.intervals import DRAWS, Family, normal_draws
+from common.intervals import DRAWS, Family, normal_draws, wilson_interval
 
 SEED_SPREADS = (0.003, 0.01)
 """Standard deviations of accuracy over seeds for which the report says what a claim about single runs is worth."""
@@ -73,13 +73,13 @@ class Hits:
 
     @classmethod
     def of(cls, hits: np.ndarray) -> "Hits":
-        """From bool S N."""
+        """From bool S N, or shares of hits of several versions of each image."""
         runs, count = hits.shape
         shares = hits.mean(axis=0)
         if runs == 1:
             return cls(shares, 1, 0.0, 0.0)
         spread = float(hits.mean(axis=1).var(ddof=1)) / runs
-        within = float(np.mean(shares * (1 - shares))) * runs / (runs - 1)
+        within = float(hits.var(axis=0, ddof=1).mean())
         return cls(shares, runs, spread, max(0.0, spread - within / (count * runs)))
 
 
@@ -150,7 +150,7 @@ def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level:
     Returns:
         for each pair ``first``, ``second``, ``runs``, ``test`` ("images" for single runs, "images and seeds"),
         ``difference``, ``difference_ci95`` (among all pairs), ``p`` (alone), ``p_adjusted`` (among all pairs),
-        ``distinguishable``, ``standard_error``, ``sentence``; for single runs ``only_first`` and ``only_second``.
+        ``distinguishable``, ``standard_error``, ``sentence``; for single runs and hits ``only_first`` and ``only_second``.
     """
     places = [(i, j) for j in range(len(names)) for i in range(j)]
     if not places:
@@ -161,7 +161,7 @@ def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level:
     for i, j in places:
         pair = {"first": names[i], "second": names[j], "runs": [len(correct[i]), len(correct[j])]}
         difference = two_way_difference(models[i], models[j])
-        if pair["runs"] == [1, 1]:
+        if pair["runs"] == [1, 1] and correct[i].dtype == bool:
             first, second = correct[i][0], correct[j][0]
             pair |= {"only_first": int((first & ~second).sum()), "only_second": int((second & ~first).sum())}
         low, high = difference.interval(family.level(level))
@@ -176,6 +176,18 @@ def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level:
         }
         results.append(pair | {"sentence": _sentence(pair, correct[0].shape[1])})
     return results
+
+
+def accuracy_interval(hits: np.ndarray) -> list[float]:
+    """95 % interval of a model's accuracy, of bool S N: Wilson's for a single run, else for other images and other seeds."""
+    if len(hits) == 1:
+        return wilson_interval(int(hits.sum()), hits.shape[1]).tolist()
+    model, count = Hits.of(hits), hits.shape[1]
+    images = float(model.shares.var(ddof=1)) / count
+    total = max(images + model.added, 1e-18)
+    degrees = total**2 / max(images**2 / (count - 1) + model.spread**2 / (model.runs - 1), 1e-40)
+    half = float(stdtrit(degrees, 0.975)) * np.sqrt(total)
+    return np.clip(model.shares.mean() + half * np.array([-1, 1]), 0, 1).tolist()
 
 
 def class_differences(

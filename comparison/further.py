@@ -1,0 +1,150 @@
+"""What else is asked of a comparison: other scores, whether models err alike, what corruptions and training cost them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from common.documents import NO_VALUE
+from comparison.entries import Comparison, Entry
+from comparison.significance import Hits, compare_pairs, error_consistency, two_way_difference
+from evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from evaluation.variant import Variant
+
+ALIKE_WORDS = (
+    "Error consistency (Cohen's kappa of which images are right; Geirhos et al. 2020): 1 means the same errors, 0 as many in "
+    "common as models of these accuracies would have by chance. On the diagonal: between the seeds of a model."
+)
+
+
+def score_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """Scores that predictions alone give, a row per run."""
+    return [{"run": entry.name} | _score_cells(entry.metrics) for entry in entries]
+
+
+def _score_cells(metrics: Mapping) -> dict[str, str]:
+    def number(value: float | None, scale: float = 1, digits: int = 4) -> str:
+        return NO_VALUE if value is None else f"{scale * value:.{digits}f}"
+
+    risks, conformal = metrics.get("risk_at_coverage") or {}, metrics.get("conformal") or {}
+    size = conformal.get("mean_set_size")
+    return {
+        "balanced accuracy (%)": number(metrics.get("balanced_accuracy"), 100, 2),
+        "MCC": number(metrics.get("mcc")),
+        "ROC AUC": number(metrics.get("macro_roc_auc")),
+        "PR AUC": number(metrics.get("macro_pr_auc")),
+        "Brier": number(metrics.get("brier")),
+        "AURC": number(metrics.get("aurc")),
+        "errors among the surest 80 % (%)": number(risks.get("0.8"), 100, 2),
+        "classes in a 90 % set": NO_VALUE
+        if size is None
+        else f"{size:.2f} (holds {100 * conformal['coverage']:.1f} %)",
+    }
+
+
+def consistency_rows(comparison: Comparison) -> list[dict[str, str]]:
+    """Error consistency within and between models, the mean over pairs of their runs."""
+    if len(comparison.entries) < 2:
+        return []
+    kappa = error_consistency([entry.predictions.correct for entry in comparison.entries])
+    places = {id(entry): place for place, entry in enumerate(comparison.entries)}
+
+    def mean(first: Sequence[Entry], second: Sequence[Entry]) -> str:
+        values = np.array([kappa[places[id(a)], places[id(b)]] for a in first for b in second if a is not b])
+        values = values[np.isfinite(values)]
+        return f"{values.mean():.3f}" if len(values) else NO_VALUE
+
+    return [
+        {"model": name} | {other: mean(group, members) for other, members in comparison.groups.items()}
+        for name, group in comparison.groups.items()
+    ]
+
+
+def training_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """What training took: images seen, multiply-accumulates of their forward passes, minutes and on what."""
+    rows = []
+    for entry in entries:
+        training, environment = entry.training, entry.run.read_json("environment.json")
+        seen = training["epochs_run"] * training["num_images"]["train"]
+        rows.append(
+            {
+                "run": entry.name,
+                "epochs": str(training["epochs_run"]),
+                "images seen": f"{seen:,}",
+                "forward passes (PMACs)": f"{entry.metrics['gmacs'] * seen / 1e6:.3g}",
+                "training (min)": f"{training['seconds'] / 60:.1f}",
+                "on": f"{environment['device']} ({environment['cpu']}), {environment['threads']} CPU threads",
+            }
+        )
+    return rows
+
+
+TRAINING_WORDS = (
+    "Training compute: multiply-accumulates of a forward pass times images seen. Where everything is trained, the backward "
+    "pass takes about twice as much again; under frozen layers it takes less."
+)
+COUNTING_WORDS = (
+    "As a check PyTorch's own counter counts again, matrix products and convolutions alone (gmacs_torch in metrics.json); "
+    "fvcore also counts normalisation."
+)
+
+
+def corrupted_hits(comparison: Comparison) -> dict[str, np.ndarray]:
+    """Of each model all of whose runs were tested: hits, bool S C V N of its seeds, corruptions and severities."""
+    found = {}
+    for name, group in comparison.groups.items():
+        if all(entry.corruptions for entry in group):
+            files = [f"corruptions{Variant.of(entry.metrics).suffix}.npz" for entry in group]
+            hits = [entry.run.load_arrays(file, ["hits"])["hits"] for entry, file in zip(group, files)]
+            found[name] = np.stack([rows[1:].reshape(len(CORRUPTIONS), len(SEVERITIES), -1) for rows in hits])
+    return found
+
+
+def robustness(comparison: Comparison) -> tuple[list[dict[str, str]], list[str]]:
+    """Mean accuracy under each corruption with differences to the reference, and a sentence for each pair of models."""
+    hits = corrupted_hits(comparison)
+    if not hits:
+        return [], []
+    shares = {name: values.mean(axis=2) for name, values in hits.items()}  # S C N, over severities
+    reference = comparison.reference if comparison.reference in shares else next(iter(shares))
+    others = [name for name in shares if name != reference]
+    level = 0.05 / max(1, len(CORRUPTIONS) * len(others))
+    rows = []
+    for place, corruption in enumerate(CORRUPTIONS):
+        row = {"corruption": corruption, f"{reference} (%)": f"{100 * shares[reference][:, place].mean():.2f}"}
+        for name in others:
+            pair = (Hits.of(shares[which][:, place]) for which in (name, reference))
+            difference = two_way_difference(*pair)
+            low, high = difference.interval(level)
+            row[f"{name} (%)"] = f"{100 * shares[name][:, place].mean():.2f}"
+            cell = f"{100 * difference.value:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+            row[f"{name} less {reference} (points)"] = cell
+        rows.append(row)
+    pairs = compare_pairs(list(shares), [values.mean(axis=1) for values in shares.values()])
+    return rows, [
+        f"Mean over the {len(CORRUPTIONS)} corruptions and {len(SEVERITIES)} severities, with its share of the clean accuracy: "
+        + "; ".join(f"{name} {_quoted(comparison.groups[name])}" for name in shares)
+        + ".",
+        *[f"Over all corruptions: {pair['sentence']}" for pair in pairs],
+        *(["Intervals in the table hold for all its differences at once with 95 % (Bonferroni)."] if others else []),
+    ]
+
+
+def _quoted(group: Sequence[Entry]) -> str:
+    """Of a model's first run the mean and relative corruption accuracy, with their intervals."""
+    entry, texts = group[0], []
+    stored = entry.run.read_json(f"corruptions{Variant.of(entry.metrics).suffix}.json")
+    for key in ("mean_corruption_accuracy", "relative_corruption_accuracy"):
+        if stored[key] is not None:
+            low, high = stored[f"{key}_ci95"]
+            texts.append(f"{100 * stored[key]:.2f} % ({100 * low:.2f} to {100 * high:.2f})")
+    return ", ".join(texts) + (f" by {entry.name}" if len(group) > 1 else "")
+
+
+def numbers(comparison: Comparison) -> dict:
+    """For comparison.json."""
+    kappa = error_consistency([entry.predictions.correct for entry in comparison.entries])
+    plain = [[float(value) if np.isfinite(value) else None for value in row] for row in kappa]
+    found = {"error_consistency": {"runs": [entry.name for entry in comparison.entries], "kappa": plain}}
+    hits = corrupted_hits(comparison)
+    shares = [values.mean(axis=(1, 2)) for values in hits.values()]  # S N
+    return found | ({"corruption_pairs": compare_pairs(list(hits), shares)} if len(hits) > 1 else {})
