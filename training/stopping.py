@@ -37,16 +37,23 @@ def reason_to_stop(log: list[dict], cfg: TrainConfig, target: float | None) -> s
 
 
 def stayed_near_chance(log: list[dict], cfg: TrainConfig, *, chance: float, num_train: int, num_val: int) -> bool:
-    """Whether no epoch after the warmup learned anything to speak of, on training or on validation images.
+    """Whether training is known to have learned nothing to speak of: not that too few images could show that it did.
 
     ``chance`` is the share of the largest class. To learn is to beat it by as much again, or by a tenth of what is left above
-    it where that is less, and by three standard errors. Training accuracy alone would not do: mixed labels keep it low.
+    it where that is less. Nothing was learned if no epoch after the warmup can have done so, on training or on validation
+    images, within two standard errors of its accuracy; or if none is shown to have (by three) and the training loss never fell
+    below that of guessing. Without validation images the last epoch is the result, and counts alone. Training accuracy alone
+    would not do: mixed labels keep it low.
     """
-
-    def learned(count: int) -> float:
-        return chance + max(3 * math.sqrt(chance * (1 - chance) / max(count, 1)), min(chance, (1 - chance) / 10))
-
+    threshold = chance + min(chance, (1 - chance) / 10)
     rows = [row for row in log if row["epoch"] > cfg.warmup_epochs]
-    return bool(rows) and not any(
-        row["train_accuracy"] > learned(num_train) or (row["val_accuracy"] or 0) > learned(num_val) for row in rows
-    )
+    rows = rows[-1:] if rows and rows[-1]["val_accuracy"] is None else rows
+    measured = [(row["train_accuracy"], num_train) for row in rows]
+    measured += [(row["val_accuracy"], num_val) for row in rows if row["val_accuracy"] is not None]
+
+    def largest(accuracy: float, count: int) -> float:
+        return accuracy + 2 * math.sqrt(max(accuracy * (1 - accuracy), chance * (1 - chance)) / max(count, 1))
+
+    shown = any(a > threshold and a > chance + 3 * math.sqrt(chance * (1 - chance) / max(n, 1)) for a, n in measured)
+    guessing = all(row["train_loss"] >= -math.log(chance) for row in rows)
+    return bool(rows) and (all(largest(a, n) < threshold for a, n in measured) or (guessing and not shown))

@@ -137,8 +137,9 @@ def test_random_states_come_back():
 # ---------------------------------------------------------------- stopping
 
 
-def rows(*accuracies):
-    return [{"epoch": i + 1, "val_accuracy": a, "train_accuracy": a} for i, a in enumerate(accuracies)]
+def rows(*accuracies, loss=0.0):
+    row = {"train_loss": loss}
+    return [row | {"epoch": i + 1, "val_accuracy": a, "train_accuracy": a} for i, a in enumerate(accuracies)]
 
 
 def test_reasons_to_stop():
@@ -159,11 +160,16 @@ def test_staying_near_chance_is_divergence():
     assert not diverged(rows(0.1))
     assert diverged(rows(0.1, 0.18, 0.18), count=50_000)  # a Swin that was reported at 18.03 % of ten classes
     assert not diverged(rows(0.1, 0.1, 0.2))
-    assert not diverged(rows(0.01, 0.03), chance=0.01) and diverged(rows(0.01, 0.03), chance=0.01, count=100)
-    assert not diverged(rows(0.5, 0.62), chance=0.5) and diverged(rows(0.5, 0.54), chance=0.5)
+    assert not diverged(rows(0.01, 0.03), chance=0.01) and diverged(rows(0.01, 0.011), chance=0.01, count=50_000)
+    assert not diverged(rows(0.5, 0.62), chance=0.5) and diverged(rows(0.5, 0.51), chance=0.5, count=5_000)
+    assert not diverged(rows(0.5, 0.83), chance=0.5, count=12)  # too few images to tell
+    assert not diverged(rows(0.01, 0.03), chance=0.01, count=100)
+    assert diverged(rows(0.01, 0.03, loss=4.61), chance=0.01, count=100)  # the loss of guessing tells
+    assert not diverged(rows(0.5, 0.95, loss=0.7), chance=0.5, count=100)
     mixed_labels = [row | {"train_accuracy": 0.12} for row in rows(0.1, 0.45)]
     assert not diverged(mixed_labels)
     assert diverged([row | {"val_accuracy": None} for row in rows(0.1, 0.1)])  # nothing held out
+    assert diverged([row | {"val_accuracy": None} for row in rows(0.1, 0.6, 0.1)])  # then the last epoch is the result
 
 
 def test_stopping_at_a_fraction_of_a_baseline(tmp_path):
