@@ -110,6 +110,7 @@ def kill_all(folder: Path, count: int, draw: random.Random) -> tuple[list[str], 
             good += not wrong
             if wrong:
                 failures.append(f"{name}{' with --overwrite' if overwrite else ''}: {wrong}")
+            print(f"{kind}: {good} of {i + 1} resumed to the same files", flush=True)
             shutil.rmtree(place, ignore_errors=True)
         rows.append((kind, total, good))
     return failures, rows

@@ -162,8 +162,10 @@ def methods_and_layers(
         for name in layer_names if uses_layer(method) else [None]:
             if method == "attention":
                 layer = attention_layer(model, None if name == "default" else name)
+            elif name is None:
+                layer = None
             else:
-                layer = name and (default_layer(model, method) if name == "default" else map_layer(model, name))
+                layer = default_layer(model, method) if name == "default" else map_layer(model, name)
             pairs[method, layer and layer.name] = method, layer
     return list(pairs.values())
 

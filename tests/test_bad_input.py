@@ -163,6 +163,7 @@ def test_gradcam_arguments_that_contradict_each_other(fails, vit_run):
     assert "both are class label" in fails(*some, "--target", "label", "label")
     assert "--method gradcam is given twice" in fails(*some, "--method", "gradcam", "layercam", "gradcam")
     assert "--layer default is given twice" in fails(*some, "--layer", "default", "default")
+    assert "--layer" in fails(*some, "--layer", "")
     assert "no effect on rollout" in fails(*some, "--method", "rollout", "--layer", "blocks.0.norm1")
     assert "for --method scorecam alone" in fails(*some, "--channels", 8)
     assert "at least 1" in fails(*some, "--method", "scorecam", "--channels", 0)

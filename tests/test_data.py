@@ -96,6 +96,8 @@ def test_repeated_augmentation_shows_each_image_several_times():
     plan = split.plan(60, torch.Generator().manual_seed(0), repeats=3)
     assert sum(len(selection.indices) for selection in plan) == len(split)
     assert all((selection.indices.bincount() % 3 == 0).all() for selection in plan)
+    plan = split.plan(len(split), torch.Generator().manual_seed(0), repeats=10**12)  # more than there are images
+    assert plan[0].indices.unique().numel() == 1 and len(plan[0].indices) == len(split)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -53,7 +53,8 @@ def pictures(world: World) -> Iterator[Case]:
     ):
         good.save(folder / f"{name}.png")
     for path in sorted(folder.iterdir()):
-        yield Case("pictures", f"explain {path.name[:30]!r}", "gradcam", (str(world.finished), "--image", str(path)))
+        words = (str(world.finished), "--method", "rollout", "--image", str(path))
+        yield Case("pictures", f"explain {path.name[:30]!r}", "gradcam", words)
         root = world.folder / f"photos{len(path.name)}-{abs(hash(path.name)) % 10**8}"
 
         def prepare(path=path, root=root):
