@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import gaussian_blur
 
+from common.intervals import mean_interval
+
 Predict = Callable[[Tensor], Tensor]
 """Preprocessed B 3 H W -> probabilities B of the explained classes of these images."""
 
@@ -111,6 +113,22 @@ def perturbation_curves(
 def area_under(curves: np.ndarray, fractions: Sequence[float] = FRACTIONS) -> np.ndarray:
     """B from B S: by trapezoids, in units of probability."""
     return trapezoid(curves, fractions, axis=1)
+
+
+def paired_bands(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """95 % bounds of the mean curves of M maps of the same images, M S 2, for comparing the maps with each other.
+
+    Each image's own level, its mean over the maps, is taken out first: else the images' differences, which all maps share,
+    hide those between the maps (Cousineau 2005, with the correction of Morey 2008).
+
+    Args:
+        curves: of each map float B S.
+    """
+    stacked = np.stack(curves).astype(np.float64)  # M B S
+    means = stacked.mean(axis=1, keepdims=True)
+    own_level = stacked.mean(axis=0) - stacked.mean(axis=(0, 1))  # B S
+    deviations = (stacked - own_level - means) * np.sqrt(len(stacked) / max(len(stacked) - 1, 1))
+    return np.stack([mean_interval(values)[1] for values in means + deviations])
 
 
 def confidence_change(predict: Predict, images: Tensor, maps: Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ from common.comparisons import comparison_folder
 from common.console import print_table
 from common.devices import autocast, select_precision
 from common.documents import to_markdown
-from common.intervals import estimate, mean_interval
+from common.intervals import estimate
 from common.runs import Run
 from data import Split, load_data_of
 from explanation.attention import record_attention
@@ -230,6 +230,11 @@ def summarize(arrays: Arrays, methods: Sequence[str]) -> dict:
                 "mean": centre_to_edge(share["mean"]) if share["mean"] is not None else None,
                 "ci95": [centre_to_edge(bound) for bound in share["ci95"]] if share["ci95"] else None,
             }
+    bands = {
+        key: faith.paired_bands([arrays[f"{name}/curves/{key}"] for name in names]).tolist()
+        for key in faith.MEASURES
+        if "_" in key
+    }
     pairs = [(a, b) for a in methods for b in BASELINES] + list(itertools.combinations(methods, 2))
     return {
         "maps": forms,
@@ -244,12 +249,7 @@ def summarize(arrays: Arrays, methods: Sequence[str]) -> dict:
             name: {key: arrays[f"{name}/curves/{key}"].mean(axis=0).tolist() for key in faith.MEASURES if "_" in key}
             for name in names
         },
-        "curves_ci95": {
-            name: {
-                key: mean_interval(arrays[f"{name}/curves/{key}"])[1].tolist() for key in faith.MEASURES if "_" in key
-            }
-            for name in names
-        },
+        "curves_ci95": {name: {key: bands[key][i] for key in bands} for i, name in enumerate(names)},
     }
 
 

@@ -176,7 +176,7 @@ def figures_of(result: dict) -> dict[str, Figure]:
                 for key, text in CURVES.items()
             },
             baselines=list(BASELINES.values()),
-            title=f"{run}: {count:,} images of the {result['split']} split, bands of 95 %",
+            title=f"{run}: {count:,} images of the {result['split']} split, paired bands of 95 %",
         ),
         "randomization": figures.randomization(
             result["randomization"]["groups"],

@@ -249,3 +249,16 @@ def test_distance_and_entropy_against_loops(model, size, shifts):
                 found = attention_distance(layer, (height, width))[b, head]
                 assert found == pytest.approx(np.mean(distances), rel=1e-4)
                 assert attention_entropy(layer)[b, head] == pytest.approx(np.mean(entropies), rel=1e-4)
+
+
+def test_bands_are_of_the_differences_between_maps_of_the_same_images():
+    random = np.random.default_rng(0)
+    level = random.normal(scale=10, size=(200, 1))  # of each image, shared by all maps
+    noise = random.normal(size=(3, 200, 2))
+    curves = [level + offset + values for offset, values in zip((0, 1, 2), noise)]
+    bands = faithfulness.paired_bands(curves)
+    assert bands.shape == (3, 2, 2)
+    np.testing.assert_allclose(bands.mean(axis=2), np.stack(curves).mean(axis=1), atol=0.02)
+    half = (bands[..., 1] - bands[..., 0]) / 2
+    np.testing.assert_allclose(half, 1.96 / np.sqrt(200), rtol=0.2)  # of the noise alone
+    assert np.ptp(faithfulness.paired_bands([curves[0], curves[0]]), axis=2).max() < 1e-9  # equal curves
