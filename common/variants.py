@@ -24,6 +24,8 @@ def load_variants(path: str, overrides: Sequence[str], seeds: Sequence[int], gri
     if twice:
         raise ValueError(f"--seeds {twice[0]} is given twice; a seed's run is made once")
     axes = [_axis(word) for word in grid]
+    overrides = [*overrides, *(f"{key}={values[0]}" for key, values in axes if len(values) == 1)]  # for all, so no axis
+    axes = [(key, values) for key, values in axes if len(values) > 1]
     keys = [key for key, _ in axes] + [word.partition("=")[0] for word in overrides]
     keys += ["seed"] if seeds else []
     repeated = [key for i, key in enumerate(keys) if key in keys[:i] or (key == "name" and i < len(axes))]

@@ -10,6 +10,7 @@ from comparison import figures
 from comparison.entries import Comparison, Entry
 from comparison.pareto import accuracy_against_cost
 from comparison.significance import accuracy_interval, class_differences
+from comparison.training_sizes import draw_curves, find_curves
 from data import Split, load_dataset
 from evaluation import figures as evaluation_figures
 from evaluation.corruptions import SEVERITIES, by_severity
@@ -29,6 +30,7 @@ def draw(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
         | _draw_corruptions(entries)
         | {"curves.png": _draw_curves(entries)}
         | _draw_targets(entries)
+        | _draw_training_sizes(entries)
     )
 
 
@@ -122,6 +124,12 @@ def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
         target=targets.pop(),
     )
     return {"epochs_to_target.png": (figure, "Epochs of training until the validation accuracy reached the target.")}
+
+
+def _draw_training_sizes(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
+    curves = find_curves(entries)
+    caption = "Test accuracy against the number of training images; bands are 95 % intervals."
+    return {"training_sizes.png": (draw_curves(curves), caption)} if curves else {}
 
 
 def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:

@@ -12,6 +12,7 @@ from comparison import further, tables
 from comparison.caveats import WEIGHTS, Caveat
 from comparison.entries import Comparison, Entry, hardware_of
 from comparison.significance import rule_notes
+from comparison.training_sizes import crossings, find_curves
 from evaluation import explained
 from evaluation.tables import classification_rows, data_name
 from evaluation.variant import Variant
@@ -68,6 +69,11 @@ def compose(
         ),
         Section(
             "How do they bear corrupted images?", *further.robustness(comparison), figures=figure("corruptions.png")
+        ),
+        Section(
+            "How much data do they need?",
+            findings=crossings(find_curves(entries)),
+            figures=figure("training_sizes.png"),
         ),
         Section("How were they trained?", figures=figure("curves.png", "epochs_to_target.png")),
         *_explanations(entries, folder),

@@ -4,6 +4,7 @@ Legend: N test images, S runs (seeds) of a model on one number of training image
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -131,4 +132,4 @@ def _name(family: Sequence[Entry]) -> str:
     shared = names[0]
     while not all(name.startswith(shared) for name in names):
         shared = shared[:-1]
-    return shared.rstrip("-_./0123456789") or family[0].run.config.model.name
+    return re.sub(r"[-_.]*(train_fraction)?[-_./\d]*$", "", shared) or family[0].run.config.model.name

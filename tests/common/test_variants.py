@@ -34,6 +34,14 @@ def test_names_are_derived_from_the_name_that_was_given(path):
     assert found[0].model.kwargs == {"depth": 1, "heads": [1, 2]} and found[0].seed == 7
 
 
+def test_a_single_value_behind_the_grid_is_for_all(path):
+    found = load_variants(path, [], [], ["train.lr=1e-4,2e-4", "output_root=elsewhere"])
+    assert [(config.name, config.output_root) for config in found] == [
+        ("tiny-lr1e-4", "elsewhere"),
+        ("tiny-lr2e-4", "elsewhere"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("overrides", "seeds", "grid", "message"),
     [
