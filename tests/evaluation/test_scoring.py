@@ -67,6 +67,9 @@ def test_a_moved_folder_holds_the_same_images(copied, capsys):
     evaluate.main([str(run), f"data.root={root}"])
     assert metrics_of(run)["images_since_training"] == "unchanged"
     assert "note: " not in capsys.readouterr().err
+    (run / "train.json").unlink()
+    train.main([str(run / "config.yaml"), "--resume", f"data.root={root}", f"output_root={run.parent}"])
+    assert (run / "train.json").is_file()
 
 
 @pytest.mark.parametrize("name", ["train/dog/001.png", "train/cat/002.png"])
