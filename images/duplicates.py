@@ -15,7 +15,7 @@ SIDE = 32
 """Of the thumbnails that are compared."""
 THRESHOLD = 0.96
 """Correlation from which two images count as near copies: chosen by looking at pairs of CIFAR-10 (docs/data.md)."""
-CANDIDATES, CANDIDATE = 4, 0.8  # the most alike at 8x8 pixels, and how alike they must be, to be looked at closely
+CANDIDATES, CANDIDATE = 4, 0.5  # the most alike at 8x8 pixels, and how alike they must be, to be looked at closely
 SHIFT = 3  # pixels of a thumbnail by which one may be moved against the other
 
 
@@ -67,12 +67,14 @@ def near_copies(images: Tensor, among: Tensor, *, threshold: float = THRESHOLD) 
             seen = part.flip(-1) if flipped else part
             values, places = (_coarse(seen) @ known.T).topk(min(CANDIDATES, len(among)))
             rows, columns = torch.where(values > CANDIDATE)
+            if not len(rows):
+                continue
             found = places[rows, columns]
             correlation = _aligned(_smooth(seen[rows]), _smooth(among[found]))
-            for i in correlation.argsort().tolist():  # the best of an image comes last
-                row = start + int(rows[i])
-                if correlation[i] > best[row]:
-                    best[row], other[row], mirrored[row] = correlation[i], found[i], flipped
+            order = correlation.argsort()
+            order = order[correlation[order] > torch.from_numpy(best)[start + rows[order]]]
+            of = (start + rows[order]).numpy()  # of an image's candidates the best comes last, and stays
+            best[of], other[of], mirrored[of] = correlation[order], found[order], flipped
     order = np.argsort(-best, kind="stable")
     chosen = order[best[order] >= threshold]
     return NearCopies(chosen, other[chosen], best[chosen], mirrored[chosen])
@@ -89,15 +91,17 @@ def _smooth(images: Tensor) -> Tensor:
 
 
 def _aligned(images: Tensor, others: Tensor) -> Tensor:
-    """Correlation of the middle of each image with the other's pixels behind it, at the best shift: B."""
-    inner = SIDE - 2 * SHIFT
-    middle = _unit(images[:, :, SHIFT : SHIFT + inner, SHIFT : SHIFT + inner])
-    best = torch.full((len(images),), -1.0)
-    for top in range(2 * SHIFT + 1):
-        for left in range(2 * SHIFT + 1):
-            window = _unit(others[:, :, top : top + inner, left : left + inner])
-            best = torch.maximum(best, (middle * window).sum(1))
-    return best
+    """Correlation of the middle of each image with the other's pixels behind it, at the best of all shifts: B."""
+    shifts, inner = 2 * SHIFT + 1, SIDE - 2 * SHIFT
+    others = others - others.mean((2, 3), keepdim=True)
+    middle = images[:, :, SHIFT : SHIFT + inner, SHIFT : SHIFT + inner]
+    middle = _unit(middle).view_as(middle)
+    padded = F.pad(middle, (0, 2 * SHIFT, 0, 2 * SHIFT))
+    product = torch.fft.rfft2(padded).conj() * torch.fft.rfft2(others)  # of all shifts at once
+    inside = torch.fft.irfft2(product.sum(1), s=(SIDE, SIDE))[:, :shifts, :shifts]
+    mean, square = F.avg_pool2d(others, inner, 1), F.avg_pool2d(others**2, inner, 1)
+    energy = inner**2 * (square - mean**2).clamp_min(0).sum(1)
+    return (inside / energy.sqrt().clamp_min(1e-3)).flatten(1).amax(1)
 
 
 def _unit(values: Tensor) -> Tensor:

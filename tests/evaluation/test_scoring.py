@@ -18,6 +18,7 @@ from common.runs import open_runs
 from comparison.entries import group_by_seed
 from data import load_dataset
 from evaluation.scoring import reason_to_evaluate
+from evaluation.variant import Variant
 
 MODEL = {"name": "shallow_vit", "kwargs": {"embed_dim": 16, "num_heads": 1, "depth": 1, "patch_size": 8}}
 SETTINGS = {"train": {"epochs": 1, "batch_size": 12, "amp": "fp32"}, "evaluate": {"latency_seconds": 0.001}}
@@ -94,10 +95,10 @@ def test_changed_test_images_are_named_and_evaluated_anew(copied, capsys):
     assert "note: the test images are others than when the run was trained" in capsys.readouterr().err
     args = evaluate.parse_arguments(arguments)
     (opened,) = open_runs(args.runs, None, args.overrides)
-    assert reason_to_evaluate(opened, args) == "the test images are others than when it was evaluated"
+    assert reason_to_evaluate(opened, Variant()) == "the test images are others than when it was evaluated"
     evaluate.main(arguments)
     assert metrics_of(run)["images_since_training"] == "changed"
-    assert reason_to_evaluate(opened, args) is None
+    assert reason_to_evaluate(opened, Variant()) is None
 
 
 def test_runs_on_other_test_images_are_not_compared(finished, copied):
