@@ -8,6 +8,8 @@ predicted class. Insertion and deletion (Petsiuk et al. 2018): area under the cl
 the blurred photo, or leave it, in the order of the map. Grid pointing game (Böhle et al. 2021,
 section 4): four photos of four predicted classes as one image; is the maximum for each class in its own quarter, and how
 much of the map (energy)? Chance is 25 %. Intervals are paired bootstraps over the photos, or over the grids.
+
+Numbers are kept in --output as they come: a run that was cut goes on, and methods that are named later are added to it.
 """
 
 import argparse
@@ -39,7 +41,6 @@ BASELINES = ("random", "centre")
 BATCH = 25
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """Of the area; finer where the curves are steep."""
-Maps = dict[str, Tensor]
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
@@ -62,11 +63,13 @@ def main(argv: Sequence[str] | None = None) -> dict:
     if bool(args.runs) == bool(args.timm) or (args.timm and not (args.weights and args.photos)):
         raise ValueError("give run directories, or --timm with --weights and --photos")
     results = json.loads(args.output.read_text()) if args.output.exists() else {}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     for name, model, images in opened(args):
-        results[name] = measure(model, images, args)
-        show(name, results[name])
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(results, indent=1) + "\n")
+        key = f"{name}, {args.images} images, seed {args.seed}"
+        result = results.setdefault(key, {"areas": {}, "grids": {}})
+        for _ in measure(model, images, args, result):
+            args.output.write_text(json.dumps(results, indent=1) + "\n")
+        show(name, result)
     print_result({"models": list(results)}, [args.output])
     return results
 
@@ -87,7 +90,7 @@ def opened(args: argparse.Namespace) -> Iterator[tuple[str, nn.Module, Tensor]]:
     for directory in args.runs:
         run = Run.open(directory)
         checkpoint = run.load_checkpoint("best.pt")
-        model, split = restore_model(run.config, checkpoint), load_data_of(run.config, checkpoint).test
+        model, split = restore_model(run.config, checkpoint), load_data_of(run.config, checkpoint).split("test")
         pixels = torch.stack([split.image(i) for i in pick(len(split), args.images, np.random.default_rng(args.seed))])
         yield run.config.name, model, preprocessing(model)(pixels)
 
@@ -98,33 +101,33 @@ def pick(available: int, count: int, generator: np.random.Generator) -> list[int
     return np.sort(generator.choice(available, count, replace=False)).tolist()
 
 
-def measure(model: nn.Module, images: Tensor, args: argparse.Namespace) -> dict:
-    """All numbers of one model: each image's own areas, and the grids' scores."""
+def measure(model: nn.Module, images: Tensor, args: argparse.Namespace, result: dict) -> Iterator[None]:
+    """Add to ``result`` what it lacks: each image's own areas, and the grids' scores; yields whenever there is more of it."""
     model.requires_grad_(False)
     probabilities = torch.cat([_predict(model, part) for part in images.split(BATCH)])
-    classes = probabilities.argmax(dim=1)
-    areas: dict[str, dict[str, list]] = {}
-    generator = torch.Generator().manual_seed(args.seed)
+    classes, chosen = probabilities.argmax(dim=1), choose(model)
+    result |= {"images": len(images), "confidence": probabilities.amax(dim=1).mean().item()}
+    result["auto"] = f"{chosen.method} at {chosen.layer.name}" if chosen.layer else chosen.method
     for start in tqdm(range(0, len(images), BATCH), "photos"):
         part, targets = images[start : start + BATCH], classes[start : start + BATCH]
-        maps, ties = explain(model, part, targets.tolist(), args.methods, generator)
-        reference = faith.references(part)["blur"]
-        for name, map_ in maps.items():
-            predict = faith.class_probability(model, targets, torch.no_grad)
-            ranks = faith.pixel_ranks(map_, ties, tuple(part.shape[2:]))
-            curves = faith.perturbation_curves(predict, part, reference, ranks, FRACTIONS)
-            own = areas.setdefault(name, {"deletion": [], "insertion": [], "unusable": []})
+        reference, predict = faith.references(part)["blur"], faith.class_probability(model, targets, torch.no_grad)
+        ties = faith.random_maps(len(part), (14, 14), torch.Generator().manual_seed(args.seed * 2**20 + start))
+        for name in [*args.methods, *BASELINES]:
+            own = result["areas"].setdefault(name, {"deletion": [], "insertion": [], "unusable": []})
+            if len(own["deletion"]) > start:
+                continue
+            map_ = one_map(model, part, targets.tolist(), name, ties)
+            curves = faith.perturbation_curves(
+                predict, part, reference, faith.pixel_ranks(map_, ties, tuple(part.shape[2:])), FRACTIONS
+            )
             own["deletion"] += faith.area_under(curves[0], FRACTIONS).tolist()
             own["insertion"] += faith.area_under(curves[1], FRACTIONS).tolist()
             own["unusable"] += (map_.amax(dim=(1, 2)) <= 0).tolist()
-    chosen = choose(model)
-    return {
-        "images": len(images),
-        "confidence": probabilities.amax(dim=1).mean().item(),
-        "auto": f"{chosen.method} at {chosen.layer.name}" if chosen.layer else chosen.method,
-        "areas": areas,
-        "grids": grid_game(model, images, probabilities, args),
-    }
+            yield
+    for name in [*args.methods, *BASELINES]:
+        if name not in result["grids"] and args.grids:
+            result["grids"] |= grid_game(model, images, probabilities, name, args)
+            yield
 
 
 @torch.inference_mode()
@@ -132,11 +135,11 @@ def _predict(model: nn.Module, images: Tensor) -> Tensor:
     return model(images).softmax(dim=1)
 
 
-def explain(model, images: Tensor, targets: list[int], methods: Sequence[str], generator) -> tuple[Maps, Tensor]:
-    """Maps B h w, blank where there is none, of ``methods`` and the baselines; and the random one, which breaks ties."""
-    maps = {name: _named_map(model, images, targets, name) for name in methods}
-    ties = faith.random_maps(len(images), (14, 14), generator)
-    return maps | {"random": ties, "centre": faith.centre_map((14, 14)).expand(len(images), 14, 14)}, ties
+def one_map(model: nn.Module, images: Tensor, targets: list[int], name: str, random: Tensor) -> Tensor:
+    """B h w of a method or of a baseline; blank where there is none."""
+    if name in BASELINES:
+        return random if name == "random" else faith.centre_map((14, 14)).expand(len(images), 14, 14)
+    return _named_map(model, images, targets, name)
 
 
 def _named_map(model: nn.Module, images: Tensor, targets: list[int], name: str) -> Tensor:
@@ -154,14 +157,14 @@ def _named_map(model: nn.Module, images: Tensor, targets: list[int], name: str) 
     return torch.from_numpy(values)
 
 
-def grid_game(model: nn.Module, images: Tensor, probabilities: Tensor, args: argparse.Namespace) -> dict:
-    """Pointing and energy of each quarter of each grid, by method: grids 4. Grids are of confident photos."""
+def grid_game(model: nn.Module, images: Tensor, probabilities: Tensor, name: str, args: argparse.Namespace) -> dict:
+    """{name: pointing and energy of each grid, means over its four quarters}. Grids are of confident photos; {} for none."""
     generator, torch_generator = np.random.default_rng(args.seed), torch.Generator().manual_seed(args.seed)
     confident = (probabilities.amax(dim=1) > 0.5).nonzero()[:, 0].numpy()
-    classes, scores = probabilities.argmax(dim=1).numpy(), {}
+    classes, own = probabilities.argmax(dim=1).numpy(), {"pointing": [], "energy": []}
     if len(set(classes[confident])) < 4:
         return {}
-    for _ in tqdm(range(args.grids), "grids"):
+    for _ in tqdm(range(args.grids), f"grids, {name}"):
         four: list[int] = []
         for i in generator.permutation(confident):
             if len(four) < 4 and classes[i] not in classes[four]:
@@ -169,29 +172,29 @@ def grid_game(model: nn.Module, images: Tensor, probabilities: Tensor, args: arg
         height, width = images.shape[2] // 2, images.shape[3] // 2
         small = F.interpolate(images[four], (height, width), mode="bilinear", antialias=True)
         whole = torch.cat([torch.cat(list(small[:2]), dim=2), torch.cat(list(small[2:]), dim=2)], dim=1)
-        maps, _ = explain(model, whole.expand(4, -1, -1, -1), classes[four].tolist(), args.methods, torch_generator)
-        for name, map_ in maps.items():
-            fine = F.interpolate(map_[:, None], (2 * height, 2 * width), mode="bilinear")[:, 0]
-            quarters = fine.unflatten(2, (2, -1)).unflatten(1, (2, -1))  # B 2 h 2 w
-            energy = (quarters.sum(dim=(2, 4)).flatten(1) / fine.sum(dim=(1, 2)).clamp(min=1e-12)[:, None]).diagonal()
-            highest = quarters.amax(dim=(2, 4)).flatten(1)
-            hits = (highest.argmax(dim=1) == torch.arange(4)) & (highest.amax(dim=1) > 0)
-            own = scores.setdefault(name, {"pointing": [], "energy": []})
-            own["pointing"].append(hits.float().mean().item())
-            own["energy"].append(energy.mean().item())
-    return scores
+        random = faith.random_maps(4, (14, 14), torch_generator)
+        map_ = one_map(model, whole.expand(4, -1, -1, -1), classes[four].tolist(), name, random)
+        fine = F.interpolate(map_[:, None], (2 * height, 2 * width), mode="bilinear")[:, 0]
+        quarters = fine.unflatten(2, (2, -1)).unflatten(1, (2, -1))  # B 2 h 2 w
+        energy = (quarters.sum(dim=(2, 4)).flatten(1) / fine.sum(dim=(1, 2)).clamp(min=1e-12)[:, None]).diagonal()
+        highest = quarters.amax(dim=(2, 4)).flatten(1)
+        hits = (highest.argmax(dim=1) == torch.arange(4)) & (highest.amax(dim=1) > 0)
+        own["pointing"].append(hits.float().mean().item())
+        own["energy"].append(energy.mean().item())
+    return {name: own}
 
 
 def show(name: str, result: dict) -> None:
     """A table on the console: means, and paired differences from the two baselines."""
     print(f"\n{name}: {result['images']} images, mean confidence {result['confidence']:.2f}; auto: {result['auto']}")
-    areas, grids, rows = result["areas"], result["grids"], []
+    areas, rows = result["areas"], []
     for method, own in areas.items():
         cells = [method]
         for key in ("insertion", "deletion"):
             cells.append(f"{np.mean(own[key]):.3f}")
             cells += [difference(own[key], areas[base][key]) if method != base else "" for base in BASELINES]
-        cells += [f"{100 * np.mean(grids[method][key]):.0f} %" if grids else "-" for key in ("pointing", "energy")]
+        grids = result["grids"].get(method)
+        cells += [f"{100 * np.mean(grids[key]):.0f} %" if grids else "-" for key in ("pointing", "energy")]
         rows.append([*cells, f"{100 * np.mean(own['unusable']):.1f} %"])
     against = [f"less {base}" for base in BASELINES]
     print_table(rows, header=["method", "insertion", *against, "deletion", *against, "pointing", "energy", "blank"])
