@@ -98,7 +98,7 @@ def opened(args: argparse.Namespace) -> Iterator[tuple[str, nn.Module, Tensor]]:
 def pick(available: int, count: int, generator: np.random.Generator) -> list[int]:
     if available < count:
         raise ValueError(f"there are {available} images; ask for at most so many with --images")
-    return np.sort(generator.choice(available, count, replace=False)).tolist()
+    return generator.choice(available, count, replace=False).tolist()  # any first part is itself a sample
 
 
 def measure(model: nn.Module, images: Tensor, args: argparse.Namespace, result: dict) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import bootstrap, norm
 
 DRAWS = 4000
@@ -98,6 +99,24 @@ class Family:
         if share < 2 / len(self._smallest):  # beyond what the draws can tell: not above Bonferroni's
             share = min(share, self.count * float(p))
         return max(float(p), share)
+
+
+def simultaneous_intervals(values: np.ndarray, level: float = 0.05) -> np.ndarray:
+    """Intervals of several means that hold all at once but in ``level`` of samples: Student's, at the level of `Family`.
+
+    Args:
+        values: N m, one row per image; for paired intervals, differences on the same images.
+    Returns:
+        m 2 lower and upper bounds; without end for a single image, which shows no spread.
+    """
+    values = np.asarray(values, np.float64)
+    count, mean = len(values), values.mean(axis=0)
+    if count < 2:
+        return np.stack([np.full_like(mean, -np.inf), np.full_like(mean, np.inf)], -1)
+    covariance = np.atleast_2d(np.cov(values, rowvar=False)) / count
+    single = Family.normal(covariance).level(level)
+    half = float(stdtrit(count - 1, 1 - single / 2)) * np.sqrt(np.diag(covariance))
+    return np.stack([mean - half, mean + half], -1)
 
 
 def normal_draws(covariance: np.ndarray, draws: int, seed: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from evaluation import explained
 from evaluation.tables import classification_rows, data_name
 from evaluation.variant import Variant
 from explanation.quality import report
+from explanation.quality.verdicts import verdict
 
 NOT_ALIKE = (
     "Reported numbers are from other code and hardware, and may count other things: 'FLOPs' that are multiply-accumulates "
@@ -247,7 +248,7 @@ def _explanation_numbers(entries: Sequence[Entry], folder: Folder) -> Section | 
         or [r.get("checkpoint_sha256", w) for r, w in zip(results, weights)] != weights
     ):
         return None
-    results = [result | {"verdict": report.verdict(result)} for result in results]
+    results = [result | {"verdict": verdict(result)} for result in results]
     keys = [f"{method}/insertion_blur" for method in ("random", *results[0]["methods"])]
     arrays = [run.load_arrays("gradcam/statistics.npz", ["indices", "labels", *keys]) for run in runs]
     folder.save_figure("explanations.png", report.statistics_figure(results))

@@ -16,11 +16,12 @@ from common.comparisons import comparison_folder
 from common.console import print_table
 from common.devices import autocast, select_precision
 from common.documents import to_markdown
-from common.intervals import estimate
+from common.intervals import estimate, mean_interval, simultaneous_intervals
 from common.runs import Run
 from data import Split, load_data_of
 from explanation.attention import record_attention
 from explanation.attribution import heat_maps
+from explanation.automatic import choose
 from explanation.layers import MapLayer, map_layer
 from explanation.methods import check_method
 from explanation.pictures import sample_indices
@@ -28,13 +29,16 @@ from explanation.quality import faithfulness as faith
 from explanation.quality import report
 from explanation.quality.form import COMMON_GRID, centre_to_edge, map_statistics, resample
 from explanation.quality.heads import attention_distance, attention_entropy
-from explanation.quality.randomization import correlation_with_depth
-from explanation.quality.report import BASELINES, verdict
+from explanation.quality.randomization import correlation_with_depth, layer_groups
+from explanation.quality.verdicts import BASELINES, JUDGED, verdict
 from models import create_model, input_spec, preprocessing, restore_model
 
 DEFAULT_METHODS = ("auto", "gradcam", "hirescam", "layercam")
 ROAD_IMAGES, ATTENTION_IMAGES, RANDOMIZED_IMAGES = 64, 64, 32
 """How many images of the sample the slow measures see: intervals say what that costs."""
+
+PIXELS_AT_ONCE = 2**16
+"""Of a batch on a CPU, so that the progress bar moves from image to image where an image takes long."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -62,7 +66,7 @@ def analyze(
         check_method(method)
     indices = sample_indices(split, num_images, seed, option="--analyze")
     precision = select_precision(run.config.train.amp, device)
-    parts, size = [], run.config.evaluate.batch_size
+    parts, size, choice = [], _batch_size(run, model, device), choose(model)
     bar = tqdm(total=num_images, desc=f"analyzing {run.config.name}", unit=" images", leave=False)
     for start in range(0, num_images, size):
         images, classes = load(model, split, indices[start : start + size], device)
@@ -97,6 +101,7 @@ def analyze(
         "explained": "the predicted class",
         "precision": precision,
         "methods": list(methods),
+        "auto": f"{choice.method} at {choice.layer.name}" if choice.layer else choice.method,
         **summarize(arrays, methods),
         "randomization": randomization(run, model, layer, split, indices[:RANDOMIZED_IMAGES], methods, seed, device),
         "attention": attention(model, split, indices[:ATTENTION_IMAGES], size, device),
@@ -154,6 +159,12 @@ def analyze_runs(
 
 
 # ---------------------------------------------------------------- one batch
+
+
+def _batch_size(run: Run, model: nn.Module, device: torch.device) -> int:
+    height, width = input_spec(model).size
+    size = run.config.evaluate.batch_size
+    return size if device.type == "cuda" else min(size, max(1, PIXELS_AT_ONCE // (height * width)))
 
 
 def load(model: nn.Module, split: Split, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -235,15 +246,10 @@ def summarize(arrays: Arrays, methods: Sequence[str]) -> dict:
         for key in faith.MEASURES
         if "_" in key
     }
-    pairs = [(a, b) for a in methods for b in BASELINES] + list(itertools.combinations(methods, 2))
     return {
         "maps": forms,
         "faithfulness": {n: {key: estimate(arrays[f"{n}/{key}"]) for key in faith.MEASURES} for n in names},
-        "paired": [
-            {"first": a, "second": b}
-            | {key: estimate(arrays[f"{a}/{key}"] - arrays[f"{b}/{key}"]) for key in faith.MEASURES}
-            for a, b in pairs
-        ],
+        "paired": paired_differences(arrays, methods),
         "curves": {"fractions": list(faith.FRACTIONS)}
         | {
             name: {key: arrays[f"{name}/curves/{key}"].mean(axis=0).tolist() for key in faith.MEASURES if "_" in key}
@@ -251,6 +257,25 @@ def summarize(arrays: Arrays, methods: Sequence[str]) -> dict:
         },
         "curves_ci95": {name: {key: bands[key][i] for key in bands} for i, name in enumerate(names)},
     }
+
+
+def paired_differences(arrays: Arrays, methods: Sequence[str]) -> list[dict]:
+    """Of every method from each baseline and each other: the first's less the second's, by measure.
+
+    Beside the interval of each (``ci95``), what is judged has one that holds for all of them at once (``ci95_together``).
+    """
+    names = [(a, b) for a in methods for b in BASELINES] + list(itertools.combinations(methods, 2))
+    difference = {
+        (*pair, key): arrays[f"{pair[0]}/{key}"] - arrays[f"{pair[1]}/{key}"]
+        for pair in names
+        for key in faith.MEASURES
+    }
+    pairs = [{"first": a, "second": b} | {k: estimate(difference[a, b, k]) for k in faith.MEASURES} for a, b in names]
+    judged = [(pair, key) for pair in pairs for key in JUDGED]
+    together = simultaneous_intervals(np.stack([difference[p["first"], p["second"], k] for p, k in judged], axis=1))
+    for (pair, key), bounds in zip(judged, together):
+        pair[key]["ci95_together"] = bounds.clip(-1, 1).tolist()  # areas of probabilities
+    return pairs
 
 
 def randomization(
@@ -270,16 +295,24 @@ def randomization(
         torch.manual_seed(seed)
         untrained = create_model(config, num_classes=model(images[:1]).shape[1]).to(device)
     result: dict = {"num_images": len(indices)}
-    for method in tqdm(methods, f"randomizing {run.config.name}", leave=False):
+    steps = len(methods) * (1 + len(layer_groups(model)))
+    bar = tqdm(total=steps, desc=f"randomizing {run.config.name}", unit=" groups of layers", leave=False)
+    for method in methods:
 
         def maps_of(changed: nn.Module, method: str = method) -> np.ndarray:
             there = MapLayer(layer.name, changed.get_submodule(layer.name), layer.grid, layer.to_maps)
             maps = explain(changed, there, images, classes, [method])[method].cpu().numpy()
             maps[maps.max(axis=(1, 2)) == 0] = np.nan
+            bar.update()
             return maps
 
         result["groups"], correlations = correlation_with_depth(maps_of, model, untrained)
         result[method] = [estimate(column) for column in correlations.T]
+        last = correlations[:, -1][np.isfinite(correlations[:, -1])]
+        if len(last):  # Bonferroni's, since methods are blank on different images
+            bounds = mean_interval(last, confidence=1 - 0.05 / len(methods))[1]
+            result[method][-1]["ci95_together"] = bounds.tolist()
+    bar.close()
     return result
 
 
