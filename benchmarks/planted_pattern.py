@@ -31,7 +31,7 @@ from explanation.automatic import choose
 from explanation.layers import map_layer, usual_layers
 from explanation.quality.faithfulness import centre_map, random_maps
 
-BY_LAYER = ("gradcam", "hirescam", "layercam", "lrp")
+BY_LAYER = ("gradcam", "hirescam", "layercam", "lrp", "sglrp")
 WITHOUT_LAYER = ("rollout", "gradrollout")
 MULTIPLIED = ("embedded patches", "start of the last stage")
 """Where the map of lrp is also tried as a factor of gradrollout's."""

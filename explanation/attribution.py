@@ -84,8 +84,8 @@ def _attention(model, layer, images, patch, context) -> np.ndarray:
 
 
 def _own_maps(model, layer, images, targets, method, context, channels) -> np.ndarray:
-    if method == "lrp":
-        return relevance(model, layer, images, targets, context=context).cpu().numpy()
+    if method in ("lrp", "sglrp"):
+        return relevance(model, layer, images, targets, against_others=method == "sglrp", context=context).cpu().numpy()
     if method in ("gradrollout", "lrprollout"):
         parts = zip(images.split(ROLLOUT_BATCH), torch.tensor(list(targets)).split(ROLLOUT_BATCH))
         maps = torch.cat([gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts])

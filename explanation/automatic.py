@@ -29,7 +29,9 @@ def choose(model: nn.Module) -> Choice:
         return Choice("gradcam", map_layer(model), "no attention: Grad-CAM at the last map larger than one cell")
     layer = relevance_layer(model)
     if stages > 1:
-        return Choice("lrp", layer, "stages of patches: relevance where the last stage begins")
+        return Choice(
+            "sglrp", layer, "stages of patches: relevance against the other classes, where the last stage begins"
+        )
     if _can_roll_out(model):
         return Choice("lrprollout", layer, "attention over one grid: relevance of the patches times gradient rollout")
     return Choice("lrp", layer, "attention that cannot be rolled out: relevance of the patches")
@@ -57,7 +59,7 @@ def relevance_layer(model: nn.Module) -> MapLayer:
 
 def default_layer(model: nn.Module, method: str) -> MapLayer:
     """Where ``method`` looks if no layer is named."""
-    return relevance_layer(model) if method in ("lrp", "lrprollout") else map_layer(model)
+    return relevance_layer(model) if method in ("lrp", "sglrp", "lrprollout") else map_layer(model)
 
 
 def _can_roll_out(model: nn.Module) -> bool:

@@ -29,6 +29,7 @@ def relevance(
     images: Tensor,
     targets: Sequence[int],
     *,
+    against_others: bool = False,
     context: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Tensor:
     """What each cell of the layer adds to the score of one class per image; one forward and one backward pass.
@@ -39,6 +40,7 @@ def relevance(
     Args:
         images: preprocessed B 3 H W.
         targets: the class to explain, one per image.
+        against_others: explain the class's log-odds against all others, not its logit.
         context: in which the model runs, such as autocast.
     Returns:
         float32 B h w, of either sign, in logits.
@@ -47,7 +49,7 @@ def relevance(
     """
     with torch.enable_grad(), context(), _cut_graph(layer.module) as outputs, LinearRules():
         logits = model(images)
-    scores = logits[torch.arange(len(images)), list(targets)].sum()
+    scores = class_scores(logits, targets, against_others).sum()
     gradient = None
     if outputs and scores.requires_grad:
         (gradient,) = torch.autograd.grad(scores, outputs[-1], allow_unused=True)
@@ -56,6 +58,20 @@ def relevance(
             f"lrp at {layer.name}: no gradient of the class score reaches this layer; leave out --layer, or choose another"
         )
     return (layer.to_maps(outputs[-1].detach()).float() * layer.to_maps(gradient).float()).sum(dim=1)
+
+
+def class_scores(logits: Tensor, targets: Sequence[int], against_others: bool) -> Tensor:
+    """B: each image's logit of its class, from logits B K; or the class's log-odds against all others.
+
+    Only these are seen by the softmax: what adds to all logits alike leaves them as they are, and what speaks for a rival
+    speaks against the class. Their gradient starts LRP as in Iwana et al. (2019), "Explaining Convolutional Neural Networks
+    using Softmax Gradient Layer-wise Relevance Propagation": 1 at the class, less the softmax among the others.
+    """
+    chosen = torch.tensor(list(targets), device=logits.device)[:, None]
+    own = logits.gather(1, chosen)[:, 0]
+    if not against_others or logits.shape[1] == 1:
+        return own
+    return own - logits.float().scatter(1, chosen, float("-inf")).logsumexp(dim=1)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ LIBRARY = {
 }
 """Ours -> the class's name in pytorch_grad_cam."""
 ROLLOUTS = ("rollout", "gradrollout")
-METHODS = ("auto", *LIBRARY, "lrp", "lrprollout", "scorecam", "ablationcam", *ROLLOUTS, "attention")
+METHODS = ("auto", *LIBRARY, "lrp", "sglrp", "lrprollout", "scorecam", "ablationcam", *ROLLOUTS, "attention")
 """auto: method and layer by the architecture, see automatic.choose."""
 
 CLASSLESS = ("eigencam", "fem", "rollout", "attention")

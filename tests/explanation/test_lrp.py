@@ -12,7 +12,7 @@ from architectures.kernels import unfused_attention
 from common.devices import autocast
 from explanation.attribution import heat_maps
 from explanation.layers import map_layer, usual_layers
-from explanation.lrp import relevance
+from explanation.lrp import class_scores, relevance
 from models import input_spec
 
 SMALL_SWIN = dict(patch_size=2, window_size=4, embed_dim=24, depths=[2, 2], num_heads=[2, 4])
@@ -189,3 +189,28 @@ def test_bf16_gives_nearly_the_same_map(name):
     rough = relevance(model, layer, images, [0, 3], context=lambda: autocast(images.device, "bf16"))
     assert rough.dtype == torch.float32
     assert torch.corrcoef(torch.stack([exact.flatten(), rough.flatten()]))[0, 1] > 0.98
+
+
+# ---------------------------------------------------------------- against the other classes
+
+
+@pytest.mark.parametrize("name", ["class token", "swin"])
+def test_sglrp_is_the_relevance_of_the_class_less_that_of_its_rivals(name):
+    model = build(name).requires_grad_(False)
+    layer, images = map_layer(model, "patch_embed"), images_for(model)
+    logits = model(images)
+    shares = logits.scatter(1, torch.tensor([[0], [3]]), float("-inf")).softmax(dim=1)
+    every = torch.stack([relevance(model, layer, images, [k, k]) for k in range(logits.shape[1])])  # K B h w
+    expected = every[[0, 3], [0, 1]] - torch.einsum("bk,kbhw->bhw", shares, every)
+    result = relevance(model, layer, images, [0, 3], against_others=True)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    maps, _ = heat_maps(model, layer, images, [0, 3], method="sglrp")
+    torch.testing.assert_close(torch.from_numpy(maps), result.clamp(min=0))
+
+
+def test_what_adds_to_all_logits_alike_is_no_evidence():
+    logits = torch.randn(2, 5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(class_scores(logits, [1, 4], True).sum(), logits)
+    torch.testing.assert_close(gradient.sum(dim=1), torch.zeros(2))
+    assert gradient[0, 1] == 1 and (gradient[0, [0, 2, 3, 4]] < 0).all()
+    assert class_scores(logits[:, :1], [0, 0], True).equal(logits[:, 0])  # a single class has no rivals
