@@ -11,6 +11,7 @@ from torch import nn
 
 from common import distributed
 from common.devices import autocast, select_precision
+from common.documents import to_csv
 from common.runs import Run
 from data import BY_PIXELS, Split, load_data_of, load_dataset
 from evaluation import figures, metrics
@@ -27,6 +28,7 @@ from evaluation.predictions import (
     save_predictions,
 )
 from evaluation.report import MEASURED_KEYS, finish, mistakes_figure, title_of
+from evaluation.tables import mistake_rows
 from evaluation.variant import Variant
 from models import apply_tuning, input_spec, restore_model
 
@@ -117,6 +119,8 @@ def evaluate(
         title = f"{title_of(run, variant)}: most confidently wrong"
         figure = mistakes_figure(split, predictions, wrong, class_names, title)
         written.append(run.save_figure(f"figures/mistakes{suffix}.png", figure))
+        rows = mistake_rows(predictions, split, class_names)
+        written.append(run.save_text(f"mistakes{suffix}.csv", to_csv(rows)))
     if corrupted:
         written += save_corrupted(run, variant, *corrupted, origin)
     if embedding:

@@ -1,10 +1,14 @@
 """Scores of one run -> rows of readable cells."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.config import Config
 from common.documents import NO_VALUE, format_interval
+from data import Split
+from evaluation.metrics import most_confidently_wrong
+from evaluation.predictions import Predictions
+from images.files import printable
 
 
 def classification_rows(metrics: Mapping) -> list[dict[str, str]]:
@@ -39,6 +43,25 @@ def confused_rows(metrics: Mapping) -> list[dict[str, str]]:
         }
         for pair in metrics["most_confused"]
     ]
+
+
+def mistake_rows(predictions: Predictions, split: Split, class_names: Sequence[str]) -> list[dict[str, object]]:
+    """Every wrong prediction, the most confident first: position, file (of photos), classes and their probabilities."""
+    probabilities, rows = predictions.probabilities, []
+    for i in most_confidently_wrong(predictions, limit=len(predictions.labels)).tolist():
+        true, taken = int(predictions.labels[i]), int(predictions.predicted[i])
+        paths = getattr(split.source, "paths", None)
+        rows.append(
+            {
+                "index": i,
+                "file": printable(paths[int(split.indices[i])]) if paths is not None else None,
+                "true": class_names[true],
+                "predicted": class_names[taken],
+                "probability": round(float(probabilities[i, taken]), 6),
+                "probability_of_true": round(float(probabilities[i, true]), 6),
+            }
+        )
+    return rows
 
 
 def data_name(config: Config) -> str:
