@@ -67,10 +67,10 @@ def class_scores(logits: Tensor, targets: Sequence[int], against_others: bool) -
     speaks against the class. Their gradient starts LRP as in Iwana et al. (2019), "Explaining Convolutional Neural Networks
     using Softmax Gradient Layer-wise Relevance Propagation": 1 at the class, less the softmax among the others.
     """
-    chosen = torch.tensor(list(targets), device=logits.device)[:, None]
-    own = logits.gather(1, chosen)[:, 0]
+    own = logits[torch.arange(len(logits)), list(targets)]
     if not against_others or logits.shape[1] == 1:
         return own
+    chosen = torch.tensor(list(targets), device=logits.device)[:, None]
     return own - logits.float().scatter(1, chosen, float("-inf")).logsumexp(dim=1)
 
 
