@@ -7,9 +7,9 @@
     python evaluate.py outputs/vit --export models/vit
     torchrun --nproc_per_node=2 evaluate.py outputs/vit
 
-Writes metrics.json, predictions.npz, report.html, report.txt and figures into each run, and for several runs report.html,
-report.md, comparison.json, .csv, .tex and figures into outputs/comparisons/. What is not the best checkpoint on the test split
-gets -val, -train, -flip or -last in its name.
+Writes metrics.json, predictions.npz, report.html, report.txt, mistakes.csv and figures into each run, and for several runs
+report.html, report.md, comparison.json, .csv, .tex and figures into outputs/comparisons/. What is not the best checkpoint on
+the test split gets -val, -train, -flip or -last in its name.
 """
 
 import argparse

@@ -7,11 +7,14 @@
     python gradcam.py outputs/vit --index 3 17 42 --method gradcam hirescam rollout
     python gradcam.py outputs/vit --list-layers
     python gradcam.py outputs/vit outputs/swin --analyze 500
+    python gradcam.py outputs/vit outputs/swin --similarity 500
+    python gradcam.py vit_tiny_patch16_224 --image photo.jpg
 
-Writes for each image gradcam/<image>-<method>.png, the overlay alone, .npy (raw map on the layer's grid) and .json into the
-run; layers and targets that are asked for stand behind the method's name. Several images or maps of each: a grid beside
-them; several runs: a grid of images x runs in outputs/comparisons/. --analyze measures the maps instead of drawing them:
-gradcam/statistics.json with figures, and for several runs explanations.json in outputs/comparisons/.
+Writes for each image gradcam/<image>-<method>.png, the overlay and its two layers, .npy (raw map on the layer's grid) and
+.json into the run; layers and targets that are asked for stand behind the method's name. Several images or maps of each: a
+grid beside them; several runs: a grid of images x runs in outputs/comparisons/. --analyze measures the maps instead of drawing them:
+gradcam/statistics.json with figures, and for several runs explanations.json in outputs/comparisons/. --similarity compares
+layers: similarity.json with figures, in the same places. A name of timm becomes the run outputs/pretrained/<name>.
 """
 
 import argparse
@@ -75,7 +78,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--similarity", type=int, metavar="N", help="how alike the layers of runs see N random images")
     images.add_argument("--list-layers", action="store_true", help="show what --layer can be, and stop")
     parser.add_argument("--split", choices=("test", "val", "train"), default="test", help="where the images come from")
-    parser.add_argument("--seed", type=int, default=0, help="of --random, --per-class and --analyze")
+    parser.add_argument("--seed", type=int, default=0, help="of --random, --per-class, --analyze and --similarity")
     parser.add_argument(
         "--method",
         nargs="+",
