@@ -79,7 +79,8 @@ def headings(page):
 def test_commands_name_what_exists(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"python -m ((?:benchmarks|comparison|explanation)\.\w+)", text):
-        assert (PROJECT / name.replace(".", "/")).with_suffix(".py").is_file(), name
+        path = PROJECT / name.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
     for name in re.findall(r"configs/[\w/.-]+\.yaml", text):
         assert (PROJECT / name).is_file(), name
     for name in re.findall(r"(?:^|`)make ([a-z][a-z-]+)", text, re.MULTILINE):
