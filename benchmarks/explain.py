@@ -45,7 +45,7 @@ from scipy.stats import spearmanr
 
 from common.config import Config
 from common.devices import autocast, keep_freed_memory, select_device
-from explanation.attribution import heat_maps
+from explanation.attribution import Options, heat_maps
 from explanation.automatic import choose, relevance_layer
 from explanation.layers import MapLayer, map_layer
 from models import create_model
@@ -72,12 +72,12 @@ def by_hand(model, layer: MapLayer, images: torch.Tensor, targets: list[int], me
     return np.stack(maps)
 
 
-def ours(model, layer: MapLayer, images, targets, method: str, batch: int, **options):
-    """B: maps on the layer's grid, B h w; ``options`` are those of `heat_maps`."""
+def ours(model, layer: MapLayer, images, targets, method: str, batch: int, options: Options):
+    """B: maps on the layer's grid, B h w."""
     parts = []
     for start in range(0, len(images), batch):
         part, chosen = images[start : start + batch], targets[start : start + batch]
-        parts.append(heat_maps(model, layer, part, chosen, method=method, **options)[0])
+        parts.append(heat_maps(model, layer, part, chosen, method=method, options=options)[0])
     return np.concatenate(parts)
 
 
@@ -104,11 +104,11 @@ def compare(model, images: torch.Tensor, method: str, variants: dict, rounds: in
     sides = {"A": lambda: by_hand(model, layer, images, targets, method)}
     contexts = {precision: partial(autocast, device, precision) for precision, _ in variants.values()}
     for name, (precision, channels) in variants.items():
-        options = {"context": contexts[precision], "channels": channels}
-        sides[name] = partial(ours, model, layer, images, targets, method, batch, **options)
+        options = Options(context=contexts[precision], channels=channels)
+        sides[name] = partial(ours, model, layer, images, targets, method, batch, options)
     warm = len(images) if device.type == "cuda" else 1
     for context in contexts.values():
-        ours(model, layer, images[:warm], targets[:warm], "gradcam", batch, context=context)
+        ours(model, layer, images[:warm], targets[:warm], "gradcam", batch, Options(context=context))
     times, maps = {name: [] for name in sides}, {}
     for _ in range(rounds):
         for name, side in sides.items():

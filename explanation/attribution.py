@@ -7,6 +7,7 @@ Legend: B images, C channels, h w the layer's grid.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import pytorch_grad_cam
@@ -29,6 +30,21 @@ ROLLOUT_BATCH = 16  # images whose attention matrices are kept at once
 REMEDY = "choose another --layer, or leave out --layer and --method"
 
 
+@dataclass(frozen=True)
+class Options:
+    """What heat maps may be asked for beside their method."""
+
+    channels: int | None = None
+    """For scorecam, see `masking.score_cam`."""
+    patch: tuple[int, int] | None = None
+    """For attention, see `attention_maps.attention_of`."""
+    context: Callable[[], AbstractContextManager] = nullcontext
+    """In which the model runs, such as autocast; by default none, for maps in float32."""
+
+
+DEFAULTS = Options()
+
+
 def heat_maps(
     model: nn.Module,
     layer: MapLayer | None,
@@ -36,9 +52,7 @@ def heat_maps(
     targets: Sequence[int],
     *,
     method: str = "gradcam",
-    context: Callable[[], AbstractContextManager] = nullcontext,
-    channels: int | None = None,
-    patch: tuple[int, int] | None = None,
+    options: Options = DEFAULTS,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Evidence for one class per image, on the layer's own grid.
 
@@ -47,10 +61,8 @@ def heat_maps(
         layer: where in the model to look; unused, so possibly None, where `methods.uses_layer` is False.
         images: preprocessed float32 B 3 H W, on the model's device.
         targets: the class to explain, one per image.
-        method: one of `methods.METHODS`.
-        context: in which the model runs, such as autocast; by default none, for maps in float32.
-        channels: for scorecam, see `masking.score_cam`.
-        patch: for attention, see `attention_maps.attention_of`; the map is the mean over the heads.
+        method: one of `methods.METHODS`; attention's map is the mean over the heads.
+        options: for a few methods, and the precision.
     Returns:
         float32 B h w, raw values, negative evidence cut to 0, not rescaled (rollouts: on the grid of the first attention);
         and what is wrong with which image's map: not finite, blank, the same everywhere, on a grid of one cell.
@@ -62,28 +74,30 @@ def heat_maps(
     if method == "auto":
         choice = choose(model)
         method, layer = choice.method, choice.layer
-    if channels is not None and method != "scorecam":
+    if options.channels is not None and method != "scorecam":
         raise ValueError(f"the number of channels is an option of scorecam, not of {method}")
     model.requires_grad_(False)
     with fused_attention(model):  # the rollouts switch it off themselves
         if method == "attention":
-            maps = _attention(model, layer, images, patch, context)
+            maps = _attention(model, layer, images, options)
         elif method in methods.LIBRARY:
-            maps = _library_maps(model, layer, images, targets, method, context)
+            maps = _library_maps(model, layer, images, targets, method, options.context)
         else:
-            maps = _own_maps(model, layer, images, targets, method, context, channels)
+            maps = _own_maps(model, layer, images, targets, method, options)
     maps = np.maximum(maps, 0).astype(np.float32)
     faults = {i: _find_fault(map_) for i, map_ in enumerate(maps)}
     return maps, {i: fault for i, fault in faults.items() if fault}
 
 
-def _attention(model, layer, images, patch, context) -> np.ndarray:
-    with context(), torch.no_grad():
-        parts = [attention_of(model, part, layer.name, patch).mean(dim=1) for part in images.split(ROLLOUT_BATCH)]
-    return torch.cat(parts).cpu().numpy()
+def _attention(model, layer, images, options) -> np.ndarray:
+    parts = images.split(ROLLOUT_BATCH)
+    with options.context(), torch.no_grad():
+        maps = [attention_of(model, part, layer.name, options.patch).mean(dim=1) for part in parts]
+    return torch.cat(maps).cpu().numpy()
 
 
-def _own_maps(model, layer, images, targets, method, context, channels) -> np.ndarray:
+def _own_maps(model, layer, images, targets, method, options) -> np.ndarray:
+    context = options.context
     if method in ("lrp", "sglrp"):
         return relevance(model, layer, images, targets, against_others=method == "sglrp", context=context).cpu().numpy()
     if method in ("gradrollout", "lrprollout"):
@@ -97,7 +111,7 @@ def _own_maps(model, layer, images, targets, method, context, channels) -> np.nd
         if method == "rollout":
             maps = torch.cat([attention_rollout(model, x, context=context) for x in images.split(ROLLOUT_BATCH)])
         elif method == "scorecam":
-            maps = score_cam(model, layer, images, targets, context=context, channels=channels)
+            maps = score_cam(model, layer, images, targets, context=context, channels=options.channels)
         else:
             maps = ablation_cam(model, layer, images, targets, context=context)
     return maps.cpu().numpy()

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from common.devices import autocast
 from common.runs import Run
 from explanation.attention_maps import asked_by, attention_of
-from explanation.attribution import heat_maps
+from explanation.attribution import DEFAULTS, Options, heat_maps
 from explanation.layers import MapLayer, map_layer
 from explanation.methods import uses_layer
 from explanation.pictures import Picture
@@ -22,18 +21,14 @@ STREAMED = ("scorecam", "ablationcam")  # a pass for each channel of each image:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Question:
+    """What speaks for this class in this picture?"""
+
     picture: Picture
-    map: np.ndarray | None
-    """float32 h w, raw; None if something is wrong with it."""
-    fault: str | None
-    """What is wrong with the map."""
     target: int
     """The class that is explained."""
     probabilities: np.ndarray
-    """K."""
-    seconds: float
-    """That the map took: its share of the batch."""
+    """K: what the model predicts, see `predict_pictures`."""
 
     @property
     def prediction(self) -> int:
@@ -43,6 +38,18 @@ class Explanation:
     def correct(self) -> bool | None:
         """None where the true class is not known."""
         return None if self.picture.label is None else self.prediction == self.picture.label
+
+
+@dataclass(frozen=True)
+class Explanation(Question):
+    """A question with its answer."""
+
+    map: np.ndarray | None
+    """float32 h w, raw; None if something is wrong with it."""
+    fault: str | None
+    """What is wrong with the map."""
+    seconds: float
+    """That the map took: its share of the batch."""
 
 
 @dataclass(frozen=True)
@@ -91,42 +98,36 @@ def predict_pictures(model: nn.Module, pictures: Sequence[Picture], batch_size: 
 def explain(
     model: nn.Module,
     layer: MapLayer | None,
-    pictures: Sequence[Picture],
-    targets: Sequence[int],
-    probabilities: np.ndarray,
+    questions: Sequence[Question],
     *,
     method: str,
     batch_size: int,
-    precision: str = "fp32",
-    channels: int | None = None,
-    patch: tuple[int, int] | None = None,
+    options: Options = DEFAULTS,
 ) -> list[Explanation]:
-    """A heat map for one class of each picture, in batches; see `attribution.heat_maps`.
+    """A heat map for each question, in batches; see `attribution.heat_maps`.
 
-    ``layer`` is None for a method that looks at none; ``probabilities`` (N K) are those of `predict_pictures`.
+    ``layer`` is None for a method that looks at none.
     """
     preprocess, device = preprocessing(model), next(model.parameters()).device
     explanations = []
     step = 1 if method in STREAMED else batch_size
-    with tqdm(total=len(pictures), desc=method, unit=" maps", leave=False) as bar:
-        for start in range(0, len(pictures), step):
-            batch, chosen = pictures[start : start + step], targets[start : start + step]
+    with tqdm(total=len(questions), desc=method, unit=" maps", leave=False) as bar:
+        for start in range(0, len(questions), step):
+            batch = questions[start : start + step]
             begin = time.perf_counter()
             maps, faults = heat_maps(
                 model,
                 layer,
-                preprocess(torch.stack([picture.pixels for picture in batch]).to(device)),
-                chosen,
+                preprocess(torch.stack([question.picture.pixels for question in batch]).to(device)),
+                [question.target for question in batch],
                 method=method,
-                context=lambda: autocast(device, precision),
-                channels=channels,
-                patch=patch,
+                options=options,
             )
             seconds = (time.perf_counter() - begin) / len(batch)
-            for i, picture in enumerate(batch):
-                map_ = None if i in faults else maps[i]
-                about = (chosen[i], probabilities[start + i], seconds)
-                explanations.append(Explanation(picture, map_, faults.get(i), *about))
+            for i, question in enumerate(batch):
+                asked = (question.picture, question.target, question.probabilities)
+                answer = (None if i in faults else maps[i], faults.get(i), seconds)
+                explanations.append(Explanation(*asked, *answer))
             bar.update(len(batch))
     return explanations
 
@@ -150,8 +151,7 @@ def find_remedy(model: nn.Module, method: str, layer: MapLayer | None, faulty: E
     for other, place in tried:
         if layer and (other, place.name) == (method, layer.name):
             continue
-        about = dict(method=other, batch_size=1)
-        (attempt,) = explain(model, place, [faulty.picture], [faulty.target], faulty.probabilities[None], **about)
+        (attempt,) = explain(model, place, [faulty], method=other, batch_size=1)
         if attempt.fault is None:
             return f"--layer {place.name} --method {other} gives one"
     return "no other layer or method that was tried gives one either"

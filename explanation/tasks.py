@@ -11,13 +11,15 @@ from torch import nn
 
 from common.comparisons import comparison_folder
 from common.console import print_result, print_table
+from common.devices import autocast
 from common.runs import Folder, Run
 from data import load_data_of
 from explanation import figures
 from explanation.attention_maps import attention_layer
+from explanation.attribution import Options
 from explanation.automatic import choose, default_layer
 from explanation.layers import MapLayer, map_layer, map_layers
-from explanation.maps import MapSet, attention_of_heads, explain, find_remedy, predict_pictures
+from explanation.maps import MapSet, Question, attention_of_heads, explain, find_remedy, predict_pictures
 from explanation.methods import uses_layer
 from explanation.pictures import pick_pictures, read_pictures, sample_indices
 from explanation.quality import measurement
@@ -44,17 +46,15 @@ def explain_runs(runs: list[Run], args: argparse.Namespace, device: torch.device
 
 def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> None:
     """--analyze: numbers instead of pictures, of the usual methods and of --method."""
-    written = measurement.analyze_runs(
-        runs,
-        args.analyze,
-        split_name=args.split,
-        methods=list(dict.fromkeys([*measurement.DEFAULT_METHODS, *args.method])),
-        layer_name=args.layer[0] if args.layer else None,
-        checkpoint_name=args.checkpoint,
+    plan = measurement.Plan(
+        num_images=args.analyze,
+        split=args.split,
         seed=args.seed,
-        device=device,
-        output=args.output,
+        checkpoint=args.checkpoint,
+        layer=args.layer[0] if args.layer else None,
+        methods=tuple(dict.fromkeys([*measurement.DEFAULT_METHODS, *args.method])),
     )
+    written = measurement.analyze_runs(runs, plan, device, args.output)
     print_result({"runs": [run.config.name for run in runs], "images": args.analyze}, written)
 
 
@@ -138,10 +138,13 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
     for method, layer in methods_and_layers(model, args.method, names):
         for target in args.target or [None]:
             targets = choose_targets(target, class_names, pictures, probabilities)
-            options = dict(method=method, batch_size=batch_size, precision=args.precision)
-            options["channels"] = args.channels if method == "scorecam" else None
-            options["patch"] = args.patch if method == "attention" else None
-            explanations = explain(model, layer, pictures, targets, probabilities, **options)
+            questions = [Question(*parts) for parts in zip(pictures, targets, probabilities)]
+            options = Options(
+                channels=args.channels if method == "scorecam" else None,
+                patch=args.patch if method == "attention" else None,
+                context=lambda: autocast(device, args.precision),
+            )
+            explanations = explain(model, layer, questions, method=method, batch_size=batch_size, options=options)
             faulty = next((e for e in explanations if e.fault), None)
             remedy = find_remedy(model, method, layer, faulty) if faulty else None
             heads = attention_of_heads(model, layer, pictures, args.patch) if method == "attention" else {}

@@ -98,7 +98,7 @@ def test_blank_maps_are_named_after_the_rest_is_written(family_runs, capsys):
 def test_some_blank_maps_are_a_warning(capsys):
     def column(*faults):
         maps = [
-            Explanation(Picture(f"test-{i}", None, None), None if fault else np.ones((2, 2)), fault, 0, np.ones(1), 0.1)
+            Explanation(Picture(f"test-{i}", None, None), 0, np.ones(1), None if fault else np.ones((2, 2)), fault, 0.1)
             for i, fault in enumerate(faults)
         ]
         return MapSet(None, ["cat"], "gradcam", None, None, maps, "try another" if any(faults) else None)

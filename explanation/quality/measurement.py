@@ -3,7 +3,6 @@
 `analyze` gives the content of gradcam/statistics.json; `analyze_runs` writes it, with figures, for one run or several.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,21 +15,22 @@ from common.comparisons import comparison_folder
 from common.console import print_table
 from common.devices import autocast, select_precision
 from common.documents import to_markdown
-from common.intervals import estimate, mean_interval, simultaneous_intervals
+from common.intervals import estimate, mean_interval
 from common.runs import Run
-from data import Split, load_data_of
+from data import load_data_of
 from explanation.attention import record_attention
 from explanation.attribution import heat_maps
 from explanation.automatic import choose
 from explanation.layers import MapLayer, map_layer
 from explanation.methods import check_method
-from explanation.pictures import sample_indices
 from explanation.quality import faithfulness as faith
 from explanation.quality import report
-from explanation.quality.form import COMMON_GRID, centre_to_edge, map_statistics, resample
+from explanation.quality.form import COMMON_GRID, map_statistics, resample
 from explanation.quality.heads import attention_distance, attention_entropy
 from explanation.quality.randomization import correlation_with_depth, layer_groups
-from explanation.quality.verdicts import BASELINES, JUDGED, verdict
+from explanation.quality.sample import Measured, Plan, Sample
+from explanation.quality.summary import summarize
+from explanation.quality.verdicts import verdict
 from models import create_model, input_spec, preprocessing, restore_model
 
 DEFAULT_METHODS = ("auto", "gradcam", "hirescam", "layercam")
@@ -47,92 +47,56 @@ def analyze(
     run: Run,
     model: nn.Module,
     layer: MapLayer,
-    split: Split,
+    sample: Sample,
     *,
     methods: Sequence[str] = DEFAULT_METHODS,
-    num_images: int,
-    seed: int = 0,
     device: torch.device,
 ) -> tuple[dict, Arrays]:
-    """Measure ``methods`` at ``layer`` on a seeded sample of ``split``, each map explaining the predicted class.
+    """Measure ``methods`` at ``layer`` on a sample, each map explaining the predicted class.
 
     Returns:
         Plain values for JSON, with 95 % intervals over the images; and the images' own values, one row each, by
         "method/measure", NaN where a measure has none.
     Raises:
-        ValueError: an unknown method, or more images asked for than the split has.
+        ValueError: an unknown method.
     """
     for method in methods:
         check_method(method)
-    indices = sample_indices(split, num_images, seed, option="--analyze")
-    precision = select_precision(run.config.train.amp, device)
-    parts, size, choice = [], _batch_size(run, model, device), choose(model)
-    bar = tqdm(total=num_images, desc=f"analyzing {run.config.name}", unit=" images", leave=False)
-    for start in range(0, num_images, size):
-        images, classes = load(model, split, indices[start : start + size], device)
-        predict = faith.class_probability(model, classes, lambda: autocast(device, precision))
-        maps = explain(model, layer, images, classes, methods)
-        values = {"predicted": classes.cpu().numpy()}
-        for method in methods:
-            values |= prefixed(method, describe_maps(maps[method]))
-        maps |= baselines(layer.grid, seed + 1, start, len(images))
-        for name, map_ in maps.items():
-            values |= prefixed(name, measure(predict, images, map_, maps["random"]))
-            road = np.full(len(images), np.nan)
-            few = max(0, min(ROAD_IMAGES - start, len(images)))
-            if few:
-                ranks = rank(map_[:few], maps["random"][:few], images)
-                road[:few] = faith.road(model, images[:few], ranks, classes[:few].tolist(), seed=seed)
-            values[f"{name}/road"] = road
-        parts.append(values)
-        bar.update(len(images))
-    bar.close()
-    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    arrays |= {"indices": split.indices[indices].numpy(), "labels": split.labels[indices].numpy()}
+    split, choice = sample.split, choose(model)
+    classes, measured = measure_sample(run, model, layer, sample, methods, device)
+    arrays = {"predicted": classes} | {key: row for name, own in measured.items() for key, row in own.items(name)}
+    arrays |= {"indices": split.indices[sample.positions].numpy(), "labels": split.labels[sample.positions].numpy()}
     result = {
         "run": run.config.name,
         "model": run.config.model.name,
         "split": split.name,
-        "num_images": num_images,
-        "seed": seed,
+        "num_images": len(sample),
+        "seed": sample.seed,
         "layer": layer.name,
         "grid": list(layer.grid),
         "common_grid": list(COMMON_GRID),
         "explained": "the predicted class",
-        "precision": precision,
+        "precision": select_precision(run.config.train.amp, device),
         "methods": list(methods),
         "auto": f"{choice.method} at {choice.layer.name}" if choice.layer else choice.method,
-        **summarize(arrays, methods),
-        "randomization": randomization(run, model, layer, split, indices[:RANDOMIZED_IMAGES], methods, seed, device),
-        "attention": attention(model, split, indices[:ATTENTION_IMAGES], size, device),
+        **summarize(measured, methods),
+        "randomization": randomization(run, model, layer, sample.part(0, RANDOMIZED_IMAGES), methods, device),
+        "attention": attention(model, sample.part(0, ATTENTION_IMAGES), _batch_size(run, model, device), device),
     }
     return result | {"verdict": verdict(result)}, arrays
 
 
-def analyze_runs(
-    runs: Sequence[Run],
-    num_images: int,
-    *,
-    split_name: str,
-    methods: Sequence[str],
-    layer_name: str | None,
-    checkpoint_name: str,
-    seed: int,
-    device: torch.device,
-    output: Path | None,
-) -> list[Path]:
+def analyze_runs(runs: Sequence[Run], plan: Plan, device: torch.device, output: Path | None) -> list[Path]:
     """`analyze` each run and write the results into it; several runs are compared in a folder of their own."""
     results, arrays, written = [], [], []
     for run in runs:
-        checkpoint = run.load_checkpoint(f"{checkpoint_name}.pt")
+        checkpoint = run.load_checkpoint(f"{plan.checkpoint}.pt")
         model = restore_model(run.config, checkpoint).to(device)
-        split = load_data_of(run.config, checkpoint).split(split_name)
-        layer = map_layer(model, layer_name)
-        result, own = analyze(
-            run, model, layer, split, methods=methods, num_images=num_images, seed=seed, device=device
-        )
-        result["checkpoint"] = checkpoint_name
-        result["checkpoint_sha256"] = run.checksum(f"{checkpoint_name}.pt")
+        split = load_data_of(run.config, checkpoint).split(plan.split)
+        layer, sample = map_layer(model, plan.layer), Sample.draw(split, plan.num_images, plan.seed)
+        result, own = analyze(run, model, layer, sample, methods=plan.methods, device=device)
+        result["checkpoint"] = plan.checkpoint
+        result["checkpoint_sha256"] = run.checksum(f"{plan.checkpoint}.pt")
         written += [
             run.save_json("gradcam/statistics.json", result),
             run.save_arrays("gradcam/statistics.npz", **own),
@@ -146,7 +110,7 @@ def analyze_runs(
     if len(runs) > 1:
         compared = report.compare(results, arrays)
         sentences += compared
-        folder = comparison_folder(runs, output, "-last" if checkpoint_name == "last" else "")
+        folder = comparison_folder(runs, output, "-last" if plan.checkpoint == "last" else "")
         sections = [report.section(results, arrays, ["explanations.png"])]
         markdown = to_markdown(f"Explanations of {len(runs)} runs", sections)
         written += [
@@ -167,10 +131,9 @@ def _batch_size(run: Run, model: nn.Module, device: torch.device) -> int:
     return size if device.type == "cuda" else min(size, max(1, PIXELS_AT_ONCE // (height * width)))
 
 
-def load(model: nn.Module, split: Split, indices: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+def load(model: nn.Module, sample: Sample, device: torch.device) -> tuple[Tensor, Tensor]:
     """Preprocessed images and the classes that the model predicts for them."""
-    preprocess = preprocessing(model)
-    images = preprocess(torch.stack([split.image(i) for i in indices]).to(device))
+    images = preprocessing(model)(sample.pixels().to(device))
     with torch.no_grad():
         return images, model(images).argmax(dim=1).clone()
 
@@ -197,104 +160,75 @@ def rank(maps: Tensor, ties: Tensor, images: Tensor) -> Tensor:
     return faith.pixel_ranks(maps.to(images.device), ties.to(images.device), tuple(images.shape[2:]))
 
 
-def measure(predict: faith.Predict, images: Tensor, maps: Tensor, ties: Tensor) -> Arrays:
-    """Curves and scores of a batch of maps, but ROAD's."""
-    ranks, values = rank(maps, ties, images), {}
+def measure(predict: faith.Predict, images: Tensor, maps: Tensor, ties: Tensor) -> tuple[Arrays, Arrays]:
+    """Scores (but ROAD's) and curves of a batch of maps."""
+    ranks, curves = rank(maps, ties, images), {}
     for name, reference in faith.references(images).items():
         deletion, insertion = faith.perturbation_curves(predict, images, reference, ranks)
-        values |= {f"curves/deletion_{name}": deletion, f"curves/insertion_{name}": insertion}
-        values |= {f"deletion_{name}": faith.area_under(deletion), f"insertion_{name}": faith.area_under(insertion)}
+        curves |= {f"deletion_{name}": deletion, f"insertion_{name}": insertion}
     change = faith.confidence_change(predict, images, maps.to(images.device))
-    return values | {"drop": np.maximum(-change, 0), "increase": (change > 0).astype(float)}
+    scores = {key: faith.area_under(curve) for key, curve in curves.items()}
+    return scores | {"drop": np.maximum(-change, 0), "increase": (change > 0).astype(float)}, curves
 
 
-def describe_maps(maps: Tensor) -> Arrays:
-    """Statistics on the maps' own grid and on the common one; NaN for unusable maps."""
+def describe_maps(maps: Tensor) -> dict[tuple[str, str], np.ndarray]:
+    """Statistics on the maps' own grid and on the common one, see `Measured.form`; NaN for unusable maps."""
     maps = maps.cpu().numpy()
     good, values = maps.max(axis=(1, 2)) > 0, {}
     for grid, on_grid in (("native", maps[good]), ("common", resample(maps[good], COMMON_GRID))):
         for name, numbers in map_statistics(on_grid).items():
-            values[f"{grid}/{name}"] = np.full(len(maps), np.nan)
-            values[f"{grid}/{name}"][good] = numbers
+            values[grid, name] = np.full(len(maps), np.nan)
+            values[grid, name][good] = numbers
     return values
-
-
-def prefixed(prefix: str, values: Arrays) -> Arrays:
-    return {f"{prefix}/{key}": value for key, value in values.items()}
 
 
 # ---------------------------------------------------------------- all images
 
 
-def summarize(arrays: Arrays, methods: Sequence[str]) -> dict:
-    """Means with intervals of every measure, and the methods' paired differences from the baselines and each other."""
-    names, forms = [*methods, *BASELINES], {}
-    for method in methods:
-        keys = [key for key in arrays if key.startswith((f"{method}/native/", f"{method}/common/"))]
-        forms[method] = {"blank": int(np.isnan(arrays[keys[0]]).sum()), "native": {}, "common": {}}
-        for key in keys:
-            _, grid, name = key.split("/")
-            forms[method][grid][name] = estimate(arrays[key])
-        for grid in ("native", "common"):
-            share = forms[method][grid]["centre_mass"]
-            forms[method][grid]["centre_to_edge"] = {
-                "mean": centre_to_edge(share["mean"]) if share["mean"] is not None else None,
-                "ci95": [centre_to_edge(bound) for bound in share["ci95"]] if share["ci95"] else None,
-            }
-    bands = {
-        key: faith.paired_bands([arrays[f"{name}/curves/{key}"] for name in names]).tolist()
-        for key in faith.MEASURES
-        if "_" in key
-    }
-    return {
-        "maps": forms,
-        "faithfulness": {n: {key: estimate(arrays[f"{n}/{key}"]) for key in faith.MEASURES} for n in names},
-        "paired": paired_differences(arrays, methods),
-        "curves": {"fractions": list(faith.FRACTIONS)}
-        | {
-            name: {key: arrays[f"{name}/curves/{key}"].mean(axis=0).tolist() for key in faith.MEASURES if "_" in key}
-            for name in names
-        },
-        "curves_ci95": {name: {key: bands[key][i] for key in bands} for i, name in enumerate(names)},
-    }
-
-
-def paired_differences(arrays: Arrays, methods: Sequence[str]) -> list[dict]:
-    """Of every method from each baseline and each other: the first's less the second's, by measure.
-
-    Beside the interval of each (``ci95``), what is judged has one that holds for all of them at once (``ci95_together``).
-    """
-    names = [(a, b) for a in methods for b in BASELINES] + list(itertools.combinations(methods, 2))
-    difference = {
-        (*pair, key): arrays[f"{pair[0]}/{key}"] - arrays[f"{pair[1]}/{key}"]
-        for pair in names
-        for key in faith.MEASURES
-    }
-    pairs = [{"first": a, "second": b} | {k: estimate(difference[a, b, k]) for k in faith.MEASURES} for a, b in names]
-    judged = [(pair, key) for pair in pairs for key in JUDGED]
-    together = simultaneous_intervals(np.stack([difference[p["first"], p["second"], k] for p, k in judged], axis=1))
-    for (pair, key), bounds in zip(judged, together):
-        pair[key]["ci95_together"] = bounds.clip(-1, 1).tolist()  # areas of probabilities
-    return pairs
+def measure_sample(
+    run: Run, model: nn.Module, layer: MapLayer, sample: Sample, methods: Sequence[str], device: torch.device
+) -> tuple[np.ndarray, dict[str, Measured]]:
+    """The predicted classes, and the values of each method and baseline."""
+    precision, size = select_precision(run.config.train.amp, device), _batch_size(run, model, device)
+    predicted, parts = [], []
+    bar = tqdm(total=len(sample), desc=f"analyzing {run.config.name}", unit=" images", leave=False)
+    for start in range(0, len(sample), size):
+        images, classes = load(model, sample.part(start, size), device)
+        predict = faith.class_probability(model, classes, lambda: autocast(device, precision))
+        maps = explain(model, layer, images, classes, methods)
+        forms = {method: describe_maps(maps[method]) for method in methods}
+        maps |= baselines(layer.grid, sample.seed + 1, start, len(images))
+        few, values = max(0, min(ROAD_IMAGES - start, len(images))), {}
+        for name, map_ in maps.items():
+            scores, curves = measure(predict, images, map_, maps["random"])
+            scores["road"] = np.full(len(images), np.nan)
+            if few:
+                ranks = rank(map_[:few], maps["random"][:few], images)
+                road = faith.road(model, images[:few], ranks, classes[:few].tolist(), seed=sample.seed)
+                scores["road"][:few] = road
+            values[name] = Measured(scores, curves, forms.get(name, {}))
+        predicted.append(classes.cpu().numpy())
+        parts.append(values)
+        bar.update(len(images))
+    bar.close()
+    return np.concatenate(predicted), {name: Measured.join([part[name] for part in parts]) for name in parts[0]}
 
 
 def randomization(
     run: Run,
     model: nn.Module,
     layer: MapLayer,
-    split: Split,
-    indices: Sequence[int],
+    sample: Sample,
     methods: Sequence[str],
-    seed: int,
     device: torch.device,
 ) -> dict:
     """Rank correlation of the maps while layers lose what they learned, from the head to the stem."""
-    images, classes = load(model, split, indices, device)
+    images, classes = load(model, sample, device)
     config = run.config.model_copy(update={"model": run.config.model.model_copy(update={"pretrained": False})})
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(sample.seed)
         untrained = create_model(config, num_classes=model(images[:1]).shape[1]).to(device)
-    result: dict = {"num_images": len(indices)}
+    result: dict = {"num_images": len(sample)}
     steps = len(methods) * (1 + len(layer_groups(model)))
     bar = tqdm(total=steps, desc=f"randomizing {run.config.name}", unit=" groups of layers", leave=False)
     for method in methods:
@@ -316,13 +250,12 @@ def randomization(
     return result
 
 
-def attention(
-    model: nn.Module, split: Split, indices: Sequence[int], batch_size: int, device: torch.device
-) -> dict | None:
+def attention(model: nn.Module, sample: Sample, batch_size: int, device: torch.device) -> dict | None:
     """Mean distance and entropy of every head; None for a model without attention layers."""
     size, layers, sums = input_spec(model).size, [], []
-    for start in range(0, len(indices), min(batch_size, 16)):  # all matrices of a batch are held at once
-        images, _ = load(model, split, indices[start : start + min(batch_size, 16)], device)
+    batch_size = min(batch_size, 16)  # all matrices of a batch are held at once
+    for start in range(0, len(sample), batch_size):
+        images, _ = load(model, sample.part(start, batch_size), device)
         try:
             with torch.no_grad():
                 _, layers = record_attention(model, images)
@@ -331,13 +264,13 @@ def attention(
         totals = [(attention_distance(one, size).sum(0), attention_entropy(one).sum(0)) for one in layers]
         sums = [(a + c, b + d) for (a, b), (c, d) in zip(sums, totals)] if sums else totals
     return {
-        "num_images": len(indices),
+        "num_images": len(sample),
         "layers": [
             {
                 "name": one.name,
                 "grid": list(one.grid),
-                "distance_px": (distance / len(indices)).tolist(),
-                "entropy_nats": (entropy / len(indices)).tolist(),
+                "distance_px": (distance / len(sample)).tolist(),
+                "entropy_nats": (entropy / len(sample)).tolist(),
             }
             for one, (distance, entropy) in zip(layers, sums)
         ],

@@ -16,7 +16,7 @@ from support import make_config, make_randomized
 from torch import nn
 
 from common.devices import autocast
-from explanation.attribution import heat_maps
+from explanation.attribution import Options, heat_maps
 from explanation.layers import MapLayer, map_layer
 from explanation.methods import LIBRARY, METHODS, uses_layer
 from models import create_model, input_spec
@@ -136,21 +136,23 @@ def test_ablation_cam_equals_its_definition(family):
 def test_score_cam_of_all_channels_is_score_cam():
     model = build("swin")
     images, layer = random_images(model, 2), map_layer(model)
-    options = dict(method="scorecam")
-    maps = {k: heat_maps(model, layer, images, [0, 1], channels=k, **options)[0] for k in (None, 48, 12)}
+    maps = {
+        k: heat_maps(model, layer, images, [0, 1], method="scorecam", options=Options(channels=k))[0]
+        for k in (None, 48, 12)
+    }
     np.testing.assert_allclose(maps[48], maps[None], rtol=1e-4, atol=1e-6)
     assert np.abs(maps[12] - maps[None]).max() > 1e-3
     with pytest.raises(ValueError, match="option of scorecam, not of gradcam"):
-        heat_maps(model, layer, images, [0, 1], channels=12)
+        heat_maps(model, layer, images, [0, 1], options=Options(channels=12))
 
 
 @pytest.mark.parametrize("method", ["gradcam", "scorecam", "rollout"])
 def test_bf16_hardly_changes_a_map(method):
     model = build("swin")
     images, layer = random_images(model, 1), map_layer(model)
-    half = lambda: autocast(images.device, "bf16")  # noqa: E731
+    half = Options(context=lambda: autocast(images.device, "bf16"))
     full, rounded = (
-        heat_maps(model, layer, images, [0], method=method, **options)[0] for options in ({}, {"context": half})
+        heat_maps(model, layer, images, [0], method=method, options=options)[0] for options in (Options(), half)
     )
     assert rounded.dtype == np.float32 and np.abs(full - rounded).max() > 0
     assert spearmanr(full.ravel(), rounded.ravel()).statistic > 0.9

@@ -40,7 +40,7 @@ def test_no_second_command_overwrites_the_maps_or_the_grid_of_the_first():
         args = gradcam.parse_arguments(["run", *words])
         layer = args.layer and MapLayer(args.layer[0], None, (2, 2), None)
         column = MapSet(None, [], args.method[0], layer, args.target and args.target[0], [], None)
-        explanation = Explanation(Picture("a", None, None), None, None, 0, None, 0)
+        explanation = Explanation(Picture("a", None, None), 0, None, None, None, 0)
         maps.add(stem(column, explanation, args))
         grids.add(grid_name(args))
     assert len(maps) == len(grids) == len(ASKED)

@@ -14,6 +14,7 @@ from explanation.attribution import heat_maps
 from explanation.layers import map_layer
 from explanation.quality import measurement, report
 from explanation.quality.form import map_statistics
+from explanation.quality.sample import Sample
 from models import input_spec, restore_model
 
 
@@ -66,7 +67,7 @@ def test_statistics_are_those_of_the_maps(analyzed, family_runs):
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
     spec, layer = input_spec(model), map_layer(model)
     split, values = load_dataset(run.config.data, seed=run.config.data.split_seed).test, []
-    for i in measurement.sample_indices(split, 8, 0, option="--analyze"):
+    for i in Sample.draw(split, 8, 0).positions:
         image = Preprocess(spec.size, spec.mean, spec.std, spec.interpolation)(split.image(i)[None])
         target = model(image).argmax(1).tolist()
         map_, faults = heat_maps(model, layer, image, target, method="layercam")
@@ -82,12 +83,12 @@ def test_models_without_attention_and_the_same_seed(family_runs):
     run = Run.open(family_runs["resnet"])
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
     split = load_dataset(run.config.data, seed=run.config.data.split_seed).test
-    arguments = dict(methods=["gradcam"], num_images=4, device=torch.device("cpu"))
-    layer = map_layer(model)
-    first, arrays = measurement.analyze(run, model, layer, split, seed=5, **arguments)
+    arguments = dict(methods=["gradcam"], device=torch.device("cpu"))
+    layer, sample = map_layer(model), Sample.draw(split, 4, seed=5)
+    first, arrays = measurement.analyze(run, model, layer, sample, **arguments)
     config = run.config.model_copy(update={"evaluate": run.config.evaluate.model_copy(update={"batch_size": 3})})
     run = Run(run.directory, config)  # how images fall into batches changes nothing but the noise of ROAD
-    _, again = measurement.analyze(run, model, layer, split, seed=5, **arguments)
+    _, again = measurement.analyze(run, model, layer, sample, **arguments)
     assert first["attention"] is None and "attention" not in report.figures_of(first)
     for key in arrays:
         if "road" not in key:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.intervals import simultaneous_intervals
-from explanation.quality.measurement import paired_differences
+from explanation.quality.summary import paired_differences
 from explanation.quality.verdicts import (
     default_verdict,
     judge,
@@ -120,16 +120,16 @@ def test_all_intervals_of_a_run_hold_at_once():
     assert wrong / 150 < 0.09 < alone / 150
 
 
-def test_differences_and_bounds_are_those_of_the_arrays():
+def test_differences_and_bounds_are_those_of_the_scores():
     generator = np.random.default_rng(1)
-    arrays = {f"{n}/{k}": generator.random(40) for n in ("a", "b", "random", "centre") for k in MEASURES}
-    arrays["b/insertion_blur"] = arrays["a/insertion_blur"]
-    pairs = {(p["first"], p["second"]): p for p in paired_differences(arrays, ["a", "b"])}
+    scores = {name: {key: generator.random(40) for key in MEASURES} for name in ("a", "b", "random", "centre")}
+    scores["b"]["insertion_blur"] = scores["a"]["insertion_blur"]
+    pairs = {(p["first"], p["second"]): p for p in paired_differences(scores, ["a", "b"])}
     assert len(pairs) == 5 and pairs["a", "b"]["insertion_blur"]["ci95_together"] == [0, 0]
     own = pairs["a", "random"]["deletion_blur"]
-    assert own["mean"] == pytest.approx(np.mean(arrays["a/deletion_blur"] - arrays["random/deletion_blur"]))
+    assert own["mean"] == pytest.approx(np.mean(scores["a"]["deletion_blur"] - scores["random"]["deletion_blur"]))
     low, high = own["ci95_together"]
     assert low + high == pytest.approx(2 * own["mean"])
     assert "ci95_together" not in pairs["a", "random"]["road"]
-    single = {key: values[:1] for key, values in arrays.items()}
+    single = {name: {key: values[:1] for key, values in own.items()} for name, own in scores.items()}
     assert paired_differences(single, ["a"])[0]["insertion_blur"]["ci95_together"] == [-1, 1]
