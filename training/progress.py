@@ -115,6 +115,34 @@ class TrainingBar(tqdm):
         return math.isfinite(loss)
 
 
+class Watcher:
+    """What is looked at now and then in an epoch: the sums of loss and hits, and signals, alike on every rank."""
+
+    def __init__(self, bar: TrainingBar, signals: Signals, *, save_every: int | None):
+        """``save_every``: steps between two savings within the epoch; None: only at a signal."""
+        self.bar, self.signals, self.save_every = bar, signals, save_every
+        self.alone, self.signal = distributed.world_size() == 1, 0
+
+    def look(self, step: int, sums: torch.Tensor) -> bool:
+        """After a step; ``sums``: loss, hits, images. False: the loss is not finite, on any rank.
+
+        Looking at the sums waits for the device, and ranks must look at the same steps: now and then will do.
+        """
+        self.bar.advance()
+        self.signal = self.signals.received if self.alone else 0
+        if not (self.bar.is_due() if self.alone else step % 20 == 19):
+            return True
+        seen = distributed.gather(
+            (self.bar.show(sums), self.signals.received)
+        )  # all ranks act on what any of them sees
+        self.signal = max(number for _, number in seen)
+        return all(finite for finite, _ in seen)
+
+    def wants_saving(self, step: int) -> bool:
+        """Whether the epoch is saved behind this step: a signal came, or it is time."""
+        return bool(self.signal or (self.save_every and (step + 1) % self.save_every == 0))
+
+
 def scalar_writer(run: Run):
     """A TensorBoard writer into the run. Raises ValueError if the package is missing."""
     try:

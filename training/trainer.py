@@ -21,7 +21,7 @@ from evaluation.predictions import predict_split
 from models import preprocessing, train_mode
 from training.check import print_notes
 from training.optimization import Mixer, create_loss, create_optimizer, create_scheduler
-from training.progress import Interrupted, Journal, Signals, TrainingBar, scalar_writer, start_line
+from training.progress import Interrupted, Journal, Signals, TrainingBar, Watcher, scalar_writer, start_line
 from training.randomness import seed_epoch
 from training.rehearsal import Prepared, prepare
 from training.state import TrainingState
@@ -151,27 +151,18 @@ class Trainer:
         train_mode(self.model)
         batches = self.dataset.train.load([s.part(self.rank, self.world_size) for s in plan[first:]], self.device)
         with TrainingBar(f"epoch {epoch + 1}/{self.cfg.epochs}", plan, first, visible=distributed.is_main()) as bar:
+            watcher = Watcher(bar, self.signals, save_every=self.cfg.checkpoint_every_steps)
             for step, (images, labels) in enumerate(batches, first):
-                since_start = epoch * self.steps_per_epoch + step
-                self.scheduler.step_update(since_start if self.cfg.sched_on_updates else epoch * self.steps_per_epoch)
-                self.state.learning_rates.append(max(group["lr"] for group in self.optimizer.param_groups))
+                self.schedule(epoch, step)
                 sums += self.train_step(images, labels, len(plan[step].indices), generator)
                 if self.ema:
-                    self.ema.update(self.model, step=since_start)
-                bar.advance()
-                # Looking at the sums waits for the device, and ranks must look at the same steps: now and then will do.
-                looks = bar.is_due() if self.world_size == 1 else step % 20 == 19
-                finite, signal = True, self.signals.received if self.world_size == 1 else 0
-                if looks:  # all ranks act on what any of them sees
-                    told = distributed.gather((bar.show(sums), self.signals.received))
-                    finite, signal = all(fine for fine, _ in told), max(number for _, number in told)
-                if not finite:
+                    self.ema.update(self.model, step=epoch * self.steps_per_epoch + step)
+                if not watcher.look(step, sums):
                     break
-                every = self.cfg.checkpoint_every_steps
-                if step + 1 < len(plan) and (signal or (every and (step + 1) % every == 0)):
+                if step + 1 < len(plan) and watcher.wants_saving(step):
                     self.state.save_progress(step + 1, time.perf_counter() - start, sums, generator)
-                    if signal:
-                        raise Interrupted(signal)
+                    if watcher.signal:
+                        raise Interrupted(watcher.signal)
             bar.show(sums)
         loss_sum, hits, images_seen = sum(distributed.gather(sums.cpu().double())).tolist()
         seconds = time.perf_counter() - start
@@ -183,6 +174,12 @@ class Trainer:
             "seconds": seconds,
             "images_per_second": images_seen / seconds,
         }
+
+    def schedule(self, epoch: int, step: int) -> None:
+        """Set the learning rate of a step of an epoch, and note it."""
+        since_start = epoch * self.steps_per_epoch
+        self.scheduler.step_update(since_start + step if self.cfg.sched_on_updates else since_start)
+        self.state.learning_rates.append(max(group["lr"] for group in self.optimizer.param_groups))
 
     def train_step(self, images: Tensor, labels: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
         """One optimizer step on this rank's part (uint8 b 3 H W, int64 b) of a batch; sums of loss, hits, images."""

@@ -55,7 +55,11 @@ def test_every_parameter_gets_a_gradient_and_every_model_is_explained(switch):
     assert layer.grid == (4, 4)
     maps, _ = heat_maps(model, layer, images(), [0, 1, 2], method="hirescam")
     assert maps.shape == (3, 4, 4) and maps.std() > 0
-    assert attention_rollout(model, images()).shape == (3, 4, 4)
+    if switch.get("pool") == "sequence":  # its weights differ from image to image
+        with pytest.raises(ValueError, match="that of SmallViT reads all places, weighted by a learned score"):
+            attention_rollout(model, images())
+    else:
+        assert attention_rollout(model, images()).shape == (3, 4, 4)
 
 
 def test_shifted_copies_are_the_image_moved_to_each_corner():

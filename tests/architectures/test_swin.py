@@ -254,7 +254,7 @@ def test_train_evaluate_explain_and_fine_tune(tmp_path, folder_root):
     train.main([str(write_config(tmp_path, values, "swin")), f"output_root={tmp_path}"])
     evaluate.main([str(tmp_path / "swin")])
     gradcam.main([str(tmp_path / "swin"), "--random", "2"])
-    assert len(list((tmp_path / "swin" / "gradcam").glob("test-*-gradcam.npy"))) == 2
+    assert len(list((tmp_path / "swin" / "gradcam").glob("test-*-sglrp.npy"))) == 2
     model = {
         "name": "swin_32px",
         "kwargs": {**SMALL, "window_size": 7},
