@@ -1,6 +1,5 @@
 import base64
 import csv
-import io
 import json
 import os
 import shutil
@@ -163,19 +162,16 @@ def test_what_is_not_the_plain_evaluation_leaves_it_alone_and_is_named(
 ):
     monkeypatch.chdir(tmp_path)
     copies = [copy_run(evaluated, tmp_path / name, output_root=str(tmp_path)) for name in ("a", "b")]
+    for path in list(tmp_path.rglob(f"*{suffix}.*")):  # what tests of the same run have evaluated before this one
+        if path.name != "predictions-val.npz":  # the plain evaluation's own
+            path.unlink()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     evaluate.main([*map(str, copies), *arguments])
     folder = tmp_path / "comparisons" / f"a-vs-b{suffix}"
     assert list(folder.parent.iterdir()) == [folder]
     assert said in (folder / "report.md").read_text().splitlines()[0]
-    again = (
-        f"predictions{suffix}.npz"  # with --split val also what the plain evaluation kept: predicted again, the same
-    )
-    assert all(path.read_bytes() == content for path, content in before.items() if path.name != again)
-    for copy in copies:
-        predicted = np.load(copy / again)["logits"]
-        for content in [content for path, content in before.items() if path == copy / again]:
-            np.testing.assert_allclose(predicted, np.load(io.BytesIO(content))["logits"], atol=1e-4)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert all((copy / f"predictions{suffix}.npz").is_file() for copy in copies)
     kept = json.loads((copies[0] / f"metrics{suffix}.json").read_text())
     evaluate.main([str(copies[0]), *arguments, "--from-predictions"])
     assert json.loads((copies[0] / f"metrics{suffix}.json").read_text()) == kept
