@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 PositiveInt = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Jitter = Annotated[float, Field(ge=0)]
+Hue = Annotated[float, Field(ge=0, le=0.5)]
 Rgb = tuple[float, float, float]
 Reported = Literal["accuracy", "top5_accuracy", "loss", "params", "gmacs", "ms_per_image", "peak_memory_mb"]
 
@@ -29,6 +31,8 @@ class AugmentConfig(Section):
     """Zero padding in pixels before a random crop of the original size (torchvision's RandomCrop); 0: off."""
     hflip: Probability = 0.5
     """Probability of a horizontal flip."""
+    vflip: Probability = 0.0
+    """Probability of a vertical flip, for images without an up and down."""
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Random rotation by up to this many degrees either way."""
     translate: Fraction = 0.0
@@ -39,6 +43,13 @@ class AugmentConfig(Section):
     """Aspect-ratio range (width / height) of the random resized crop (timm's `ratio`)."""
     aa: Annotated[str, Field(pattern=r"^rand-m(\d+(\.\d+)?)(-n\d+)?(-mstd\d+(\.\d+)?)?(-inc1)?$")] | None = None
     """RandAugment (Cubuk et al. 2020) as timm writes it: rand-m9-n2-mstd0.5 (magnitude of 10, operations, spread)."""
+    color_jitter: Jitter | tuple[Jitter, Jitter, Jitter] | tuple[Jitter, Jitter, Jitter, Hue] | None = None
+    """Random brightness, contrast and saturation by up to this share either way, such as 0.4, or one number for each, and a
+    fourth for the hue (at most 0.5); torchvision's ColorJitter, timm's `color_jitter`; beside `aa`, too; null: off."""
+    grayscale_prob: Probability = 0.0
+    """Probability that an image loses its colours."""
+    gaussian_blur_prob: Probability = 0.0
+    """Probability of a Gaussian blur with a sigma of 0.1 to 2 pixels."""
     reprob: Probability = 0.0
     """Probability of random erasing (Zhong et al. 2020) of a box of the preprocessed image (timm's `reprob`)."""
     aug_repeats: PositiveInt = 1
@@ -141,6 +152,8 @@ class TrainConfig(Section):
     """Images per optimizer step."""
     opt: str = "adamw"
     """Optimizer, by timm's name."""
+    opt_kwargs: dict[str, Any] = {}
+    """Handed on to timm.optim.create_optimizer_v2: betas, eps, momentum, ..."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate; null: 1e-3 from scratch, 1e-4 from pretrained weights."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05

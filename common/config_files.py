@@ -45,6 +45,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
 
 PATTERN_HINTS = {
     "data.augment.aa": "should be written as rand-m9-n2-mstd0.5",
+    "data.augment.color_jitter": "should be one number of at least 0, three, or four of which the last (hue) is at most 0.5",
     "model.tune": "should be full, head or last-N (N = 1, 2, ...)",
     "name": "should be letters, digits, '.', '_', '+', '-', and '/' between folders",
 }

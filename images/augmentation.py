@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from common.config import AugmentConfig
+from images import color
 
 # ---------------------------------------------------------------- geometry
 
@@ -27,9 +28,9 @@ def crop_at(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
     return windows[torch.arange(len(images), device=images.device), :, offsets[:, 0], offsets[:, 1]]
 
 
-def flip_where(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the images where ``flipped`` (bool B) is true."""
-    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+def flip_where(images: Tensor, flipped: Tensor, *, side: int = -1) -> Tensor:
+    """Mirror the images where ``flipped`` (bool B) is true: left and right, or with ``side`` -2 top and bottom."""
+    return torch.where(flipped[:, None, None, None], images.flip(side), images)
 
 
 def affine(images: Tensor, degrees: Tensor, shifts: Tensor, *, fill: int = 0) -> Tensor:
@@ -116,18 +117,8 @@ def _move(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) -> Tenso
 
 
 def _blend(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
-    """The operations of COLOR, PIL's ImageEnhance: factor 0 gives a plain version of the image, 1 the image."""
-    factors, which = (
-        x.to(images.device, non_blocking=True)[:, None, None, None] for x in (1 + 0.9 * signs * levels, which)
-    )
-    grey = TF.rgb_to_grayscale(images).float()
-    kernel = torch.full((3, 1, 3, 3), 1 / 13, device=images.device)
-    kernel[:, :, 1, 1] = 5 / 13
-    smooth = images.float()
-    smooth[..., 1:-1, 1:-1] = F.conv2d(smooth, kernel, groups=3).round_()  # the border keeps its pixels
-    plain = torch.where(which == 3, smooth, torch.where(which == 2, grey.mean((1, 2, 3), keepdim=True), grey))
-    plain = torch.where(which == 0, 0.0, plain)
-    return (plain + factors * (images - plain)).clamp_(0, 255).to(torch.uint8)
+    """The operations of COLOR."""
+    return color.blend(images, which, 1 + 0.9 * signs * levels, smooth=True)
 
 
 def _change_tones(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
@@ -140,7 +131,7 @@ def _change_tones(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) 
 
 
 GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-COLOR = ("brightness", "color", "contrast", "sharpness")
+COLOR = ("brightness", "color", "contrast", "sharpness")  # in the order of images.color
 TONES = ("posterize", "solarize")
 KINDS: dict[tuple[str, ...], Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     ("identity",): lambda images, *_: images,
@@ -190,7 +181,7 @@ def parse_policy(policy: str) -> tuple[float, int, float]:
 
 
 class Augment(nn.Module):
-    """Random changes to training images: affine, pad-crop, flip, RandAugment; each off where its key is 0 or null."""
+    """Random changes to training images, those of colours last, in timm's order; each off where its key is 0 or null."""
 
     def __init__(self, cfg: AugmentConfig):
         super().__init__()
@@ -209,8 +200,28 @@ class Augment(nn.Module):
         if cfg.hflip:
             flipped = torch.rand(count, generator=generator) < cfg.hflip
             images = flip_where(images, flipped.to(images.device, non_blocking=True))
+        if cfg.vflip:
+            flipped = torch.rand(count, generator=generator) < cfg.vflip
+            images = flip_where(images, flipped.to(images.device, non_blocking=True), side=-2)
         if cfg.aa:
             images = rand_augment(images, cfg.aa, generator)
+        if cfg.color_jitter:
+            images = color.color_jitter(images, cfg.color_jitter, generator)
+        if cfg.grayscale_prob:
+            chosen = torch.rand(count, generator=generator) < cfg.grayscale_prob
+            images = color.grey_where(images, chosen.to(images.device, non_blocking=True))
+        if cfg.gaussian_blur_prob:
+            images = self.blur_some(images, generator)
+        return images
+
+    def blur_some(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Blur each image with probability ``gaussian_blur_prob``."""
+        low, high = color.BLUR_SIGMA
+        chosen, sigmas = torch.rand(2, len(images), generator=generator)
+        where = (chosen < self.cfg.gaussian_blur_prob).nonzero()[:, 0]
+        there, sigmas = (x.to(images.device, non_blocking=True) for x in (where, low + (high - low) * sigmas[where]))
+        if len(where):
+            images = images.index_copy(0, there, color.blur(images[there], sigmas))
         return images
 
     def erase(self, images: Tensor, generator: torch.Generator) -> Tensor:

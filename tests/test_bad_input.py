@@ -63,6 +63,8 @@ def unfinished(tmp_path, vit_run, *, without):
         ("model.pretrained=no/such/file.pth", "no such file"),
         ("model.tune=last-9", "the model has 1 blocks"),
         ("train.opt=adamm", "adamm"),
+        ("train.opt_kwargs={beta: 1}", "adamw does not take 'beta'"),
+        ("data.augment.color_jitter=[0.4, 0.4]", "should be one number of at least 0, three, or four"),
         ("train.amp=fp16", "needs CUDA"),
         ("data.image_size=15", "15"),
         ("data={dataset: digits, val_fraction: 0.9, test_fraction: 0.5}", "asks for 1,618 images, and 898 are left"),

@@ -1,12 +1,13 @@
 """Optimizer, learning-rate schedule, loss and mixed images."""
 
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.data import Mixup
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
@@ -17,12 +18,17 @@ from common.console import did_you_mean
 FUSED = ("adam", "adamw")
 """Optimizers of torch that have a version which updates all weights in one kernel, on CUDA and on CPU."""
 
+OWN_KEYS = ("opt", "lr", "weight_decay", "layer_decay")
+OF_GROUPS = ("filter_bias_and_bn", "layer_decay_min_scale")
+"""What `create_optimizer_v2` takes beside an optimizer's own arguments."""
+
 
 def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     """timm's optimizer of that name, in torch's fused version where it has one.
 
     Biases, norms, and what a model lists in ``no_weight_decay`` (positions, relative-position tables) are not decayed;
-    ``layer_decay`` scales the learning rate by depth. Raises ValueError for an unknown name.
+    ``layer_decay`` scales the learning rate by depth. Raises ValueError for an unknown name, and for ``opt_kwargs`` that it
+    does not take.
     """
     cfg = config.train
     if cfg.opt not in list_optimizers():
@@ -30,19 +36,45 @@ def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
         raise ValueError(f"train.opt = {cfg.opt!r} is no optimizer of timm{hint}")
     fused = {"fused": True} if cfg.opt in FUSED else {}
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             model,
             opt=cfg.opt,
             lr=config.learning_rate,
             weight_decay=cfg.weight_decay,
             layer_decay=cfg.layer_decay,
-            **fused,
+            **(fused | cfg.opt_kwargs),
         )
-    except (AssertionError, AttributeError, ImportError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         what = (str(error).splitlines() or [""])[0]
+        if cfg.opt_kwargs and _can_be_made(model, config):
+            raise ValueError(
+                f"train.opt_kwargs = {cfg.opt_kwargs}: {cfg.opt} does not take such values ({what})"
+            ) from None
         raise ValueError(
             f"train.opt = {cfg.opt!r} cannot be made here ({type(error).__name__}: {what}); the usual one is adamw"
         ) from None
+    _check_names(cfg)
+    return optimizer
+
+
+def _check_names(cfg: TrainConfig) -> None:
+    """timm passes over some arguments that an optimizer lacks, such as momentum for adamw: here every one must count."""
+    taken = inspect.signature(get_optimizer_class(cfg.opt, bind_defaults=False)).parameters
+    names = [*(name for name in taken if name not in ("params", *OWN_KEYS)), *OF_GROUPS]
+    for name in cfg.opt_kwargs:
+        if name in OWN_KEYS:
+            raise ValueError(f"train.opt_kwargs: {name} has a key of its own; set train.{name}")
+        if name not in names:
+            raise ValueError(f"train.opt_kwargs: {cfg.opt} does not take {name!r}; it takes {', '.join(names)}")
+
+
+def _can_be_made(model: nn.Module, config: Config) -> bool:
+    """Whether it is the arguments that are wrong, not the optimizer."""
+    try:
+        create_optimizer(model, config.model_copy(update={"train": config.train.model_copy(update={"opt_kwargs": {}})}))
+    except ValueError:
+        return False
+    return True
 
 
 def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, *, steps_per_epoch: int) -> Scheduler:

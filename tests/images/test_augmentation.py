@@ -167,3 +167,8 @@ def test_rand_augment_takes_few_kernels_and_no_scalar_leaves_the_device(generato
     with CountKernels() as kernels:
         Augment(AugmentConfig(reprob=0.5)).erase(images.float(), generator)
     assert "_local_scalar_dense" not in kernels.names
+    colours = {"vflip": 0.5, "color_jitter": (0.4, 0.4, 0.4, 0.1), "grayscale_prob": 0.5, "gaussian_blur_prob": 0.5}
+    with CountKernels() as kernels:
+        Augment(AugmentConfig(**colours))(images, generator)
+    assert len(kernels.names) < 400  # of one image: 8 and more for each of 64
+    assert "_local_scalar_dense" not in kernels.names

@@ -7,7 +7,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from support import make_config
 
 from data import load_dataset
-from training.optimization import create_loss
+from training.optimization import create_loss, create_optimizer
 
 LABELS = torch.tensor([0] * 6 + [1] * 3 + [2])
 NAMES = ["ash", "beech", "cedar"]
@@ -43,3 +43,31 @@ def test_a_balanced_epoch_draws_all_classes_alike():
     drawn = torch.cat([part.indices for part in plans[0]])
     assert len(drawn) == len(split) and torch.equal(drawn, torch.cat([part.indices for part in plans[1]]))
     assert 0.45 < split.labels[drawn].float().mean() < 0.55
+
+
+def optimizer_of(opt, opt_kwargs):
+    return create_optimizer(torch.nn.Linear(3, 2), make_config(train={"opt": opt, "opt_kwargs": opt_kwargs}))
+
+
+def test_arguments_reach_timms_optimizer():
+    optimizer = optimizer_of("adamw", {"betas": [0.8, 0.95], "eps": 1e-6, "filter_bias_and_bn": False})
+    assert len(optimizer.param_groups) == 1  # biases are decayed, too
+    assert optimizer.defaults["betas"] == (0.8, 0.95) and optimizer.defaults["eps"] == 1e-6
+    assert optimizer_of("sgd", {"momentum": 0.5, "nesterov": False}).defaults["nesterov"] is False
+
+
+@pytest.mark.parametrize(
+    ("opt", "opt_kwargs", "message"),
+    [
+        ("adamw", {"beta": 3}, "adamw does not take 'beta'; it takes betas, eps, "),
+        ("adamw", {"momentum": 0.9}, "adamw does not take 'momentum'"),  # timm drops it without a word
+        ("sgd", {"betas": [0.9, 0.99]}, "sgd does not take 'betas'; it takes momentum, "),
+        ("adamw", {"lr": 1}, "lr has a key of its own; set train.lr"),
+        ("adamw", {"betas": [2, 3]}, "adamw does not take such values .Invalid beta"),
+        ("adamw", {"betas": [0.9]}, "adamw does not take such values"),
+        ("adamw", {"eps": "small"}, "adamw does not take such values"),
+    ],
+)
+def test_arguments_that_an_optimizer_does_not_take(opt, opt_kwargs, message):
+    with pytest.raises(ValueError, match=f"^train.opt_kwargs.*{message}"):
+        optimizer_of(opt, opt_kwargs)
