@@ -106,7 +106,11 @@ def kill_all(folder: Path, count: int, draw: random.Random) -> tuple[list[str], 
                 moments = [draw.uniform(0, reference.seconds) for _ in range(draw.randint(1, 3))]
                 name = f"seconds {', '.join(f'{moment:.2f}' for moment in moments)}"
                 kill = partial(kill_at_moments, moments)
-            wrong = one_case(kill, config, place, overwrite, other) or differences(whole / "run", place / "run")
+            wrong = (
+                one_case(kill, config, place, overwrite, other)
+                or differences(whole / "run", place / "run")
+                or left_over(place)
+            )
             good += not wrong
             if wrong:
                 failures.append(f"{name}{' with --overwrite' if overwrite else ''}: {wrong}")
@@ -208,8 +212,13 @@ def differences(one: Path, other: Path, *, times: bool = False) -> str | None:
         place = first_difference(*values, set() if times else TIMES)
         if place is not None:
             return f"{name} differs{place}"
-    leftovers = [path.name for path in other.rglob(".*-*")] + [path.name for path in other.parent.glob(".*-*")]
-    return f"left over: {', '.join(leftovers)}" if leftovers else None
+    return None
+
+
+def left_over(folder: Path) -> str | None:
+    """Files and folders that a killed process was making, and that nobody cleaned up."""
+    names = [path.name for path in folder.rglob(".*-*")]
+    return f"left over: {', '.join(names)}" if names else None
 
 
 def first_difference(one, other, skipped: set[str], place: str = "") -> str | None:

@@ -84,9 +84,7 @@ class Run(Folder):
         with contextlib.ExitStack() as undo:
             try:
                 aside.parent.mkdir(parents=True, exist_ok=True)
-                for old in leftovers(place.parent):
-                    if not strangers(old):
-                        shutil.rmtree(old, ignore_errors=True)
+                remove_leftovers(place.parent)
                 undo.callback(shutil.rmtree, aside, ignore_errors=True)
                 aside.mkdir()
                 lock = undo.enter_context(Lock(aside))
@@ -135,6 +133,7 @@ class Run(Folder):
     def lock(self, *, shared: bool = False) -> Iterator[None]:
         """Within this context nobody else writes here (``shared``: nobody trains here). What killed writers left goes."""
         with Lock(self.directory, shared=shared):
+            remove_leftovers(Path(os.path.realpath(self.directory)).parent)
             for folder in (self.directory, *map(self.path, SUBFOLDERS)):
                 for path in leftovers(folder):
                     if path.is_file() and RUN_FILE.fullmatch(_final_name(path.relative_to(self.directory).as_posix())):
@@ -323,6 +322,13 @@ def remove_run(directory: Path, *, then: Callable[[], Any] = lambda: None) -> No
         os.rename(old, directory)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the runs in ``folder`` that killed processes were making or putting away."""
+    for path in leftovers(folder):
+        if path.is_dir() and not strangers(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _final_name(path: str) -> str:

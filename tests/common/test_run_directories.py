@@ -205,6 +205,20 @@ def test_the_holder_of_a_lock_cleans_up_after_killed_writers(run):
     assert [path.name for path in leftovers(run)] == [f".{child}-thesis.txt"]
 
 
+def test_runs_that_a_killed_process_was_making_or_putting_away_go_with_the_next_lock_beside_them(tmp_path, run):
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    for name in (f".{child}-old-run", f".{child}-run", f".{child}-old-mine", f".{os.getppid()}-old-run"):
+        shutil.copytree(OLD_RUN, tmp_path / name)
+    (tmp_path / f".{child}-old-mine" / "thesis.txt").write_text("mine")
+    with Run.open(run).lock():
+        pass
+    kept = {f".{child}-old-mine", f".{os.getppid()}-old-run"}
+    assert {path.name for path in tmp_path.glob(".*-*")} == kept
+
+
 @pytest.mark.parametrize("main", [train.main, evaluate.main, gradcam.main])
 def test_nobody_enters_a_run_that_is_being_trained(run, main):
     ready, tell = os.pipe()
