@@ -47,6 +47,7 @@ def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
     except (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         what = (str(error).splitlines() or [""])[0]
         if cfg.opt_kwargs and _can_be_made(model, config):
+            _check_names(cfg)
             raise ValueError(
                 f"train.opt_kwargs = {cfg.opt_kwargs}: {cfg.opt} does not take such values ({what})"
             ) from None
