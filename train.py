@@ -152,8 +152,7 @@ def print_runs(runs: Sequence[Run]) -> None:
         )
     print()
     print_table(rows, header=("run", "validation accuracy", "best epoch", "training time", "stopped because"))
-    if len({run.config.data.fold for run in runs}) == 1:  # else they are tested on other images each
-        print(f"compare them: python evaluate.py {shlex.join(str(run.directory) for run in runs)}")
+    print(f"compare them: python evaluate.py {shlex.join(str(run.directory) for run in runs)}")
     accuracies = [run.read_json("train.json")["val_accuracy"] for run in runs]
     print_result({"runs": [str(run.directory) for run in runs], "val_accuracy": accuracies})
 

@@ -16,6 +16,7 @@ from common.runs import Run
 from comparison import further, tables
 from comparison.caveats import caveats
 from comparison.entries import Comparison, check_comparable, group_by_seed, read_entries
+from comparison.folds import are_folds, compare_folds
 from comparison.illustrations import draw
 from comparison.sections import compose, data_line, headline, title_of
 from comparison.significance import compare_pairs, single_seed_remark, summarize_seeds
@@ -30,6 +31,13 @@ def compare(runs: Sequence[Run], variant: Variant, output: Path | None, *, refer
     ``reference``: the run with whose model the others are compared; None: the most accurate.
     Raises ValueError if the runs cannot be compared.
     """
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command_line(),
+        "code": code_version(),
+    }
+    if are_folds(runs):
+        return compare_folds(runs, variant.suffix, output, about)
     comparison = gather(runs, variant.suffix, reference)
     warnings = caveats(comparison.entries, comparison.groups)
     remark = single_seed_remark(comparison.pairs)
@@ -38,11 +46,6 @@ def compare(runs: Sequence[Run], variant: Variant, output: Path | None, *, refer
     written = [folder.save_figure(name, figure) for name, (figure, _) in drawn.items()]
     captions = {name: caption for name, (_, caption) in drawn.items()}
     sections = compose(comparison, warnings, remark, captions, folder, variant.suffix)
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(),
-        "code": code_version(),
-    }
     written = write(comparison, sections, about, warnings, folder) + written
     print_table([[row[key] for key in SHOWN] for row in tables.comparison_rows(results_of(comparison))], header=SHOWN)
     verdicts = [pair["sentence"] for pair in comparison.pairs] + [remark] * bool(remark)

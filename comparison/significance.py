@@ -139,7 +139,9 @@ def _smallest_p(statistics: np.ndarray, degrees: np.ndarray) -> np.ndarray:
     return smallest
 
 
-def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level: float = 0.05) -> list[dict]:
+def compare_pairs(
+    names: Sequence[str], correct: Sequence[np.ndarray], *, level: float = 0.05, scope: str | None = None
+) -> list[dict]:
     """Every pair of models on the same images: difference, interval, p-value and a sentence.
 
     The intervals hold at once for all pairs, and the verdict is that an interval leaves out 0.
@@ -147,6 +149,7 @@ def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level:
     Args:
         names: of the models.
         correct: for each, bool S N, which of N images each of its S runs (one per seed) gets right.
+        scope: what single runs are, in words, for the sentence; None: two runs.
     Returns:
         for each pair ``first``, ``second``, ``runs``, ``test`` ("images" for single runs, "images and seeds"),
         ``difference``, ``difference_ci95`` (among all pairs), ``p`` (alone), ``p_adjusted`` (among all pairs),
@@ -174,7 +177,7 @@ def compare_pairs(names: Sequence[str], correct: Sequence[np.ndarray], *, level:
             "distinguishable": not low <= 0 <= high,
             "standard_error": difference.error,
         }
-        results.append(pair | {"sentence": _sentence(pair, correct[0].shape[1])})
+        results.append(pair | {"sentence": _sentence(pair, correct[0].shape[1], scope)})
     return results
 
 
@@ -291,7 +294,7 @@ def error_consistency(correct: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _sentence(pair: dict, count: int) -> str:
+def _sentence(pair: dict, count: int, scope: str | None) -> str:
     sign = 1 if pair["difference"] >= 0 else -1
     above, below = (pair["first"], pair["second"])[::sign]
     low, high = sorted(100 * sign * bound for bound in pair["difference_ci95"])
@@ -303,7 +306,7 @@ def _sentence(pair: dict, count: int) -> str:
     elif several:
         scope = f"for other such images; how {above if pair['runs'][::sign][0] == 1 else below} varies with its seed is unknown"
     else:
-        scope = "between these two runs on such images"
+        scope = scope or "between these two runs on such images"
     verdict = "a difference that chance does not explain" if pair["distinguishable"] else "not distinguishable"
     points = f"{100 * abs(pair['difference']):.2f} points above"
     return (
