@@ -11,6 +11,8 @@ os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from support import TINY_VIT, make_folder, write_config
 
 import train
@@ -21,6 +23,12 @@ torch.set_num_threads(1)  # models this small gain nothing from more
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are composed and then saved as one pixel: for tests of something else, since drawing takes most of the time."""
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **options: Image.new("RGB", (1, 1)).save(path))
 
 
 @pytest.fixture(scope="session")

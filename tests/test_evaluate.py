@@ -83,7 +83,7 @@ def test_accuracy_equals_that_of_training(vit_run, capsys):
     assert last["accuracy"] == at_training
 
 
-def test_every_family_is_evaluated_and_compared(family_runs, folder_root, tmp_path, capsys):
+def test_every_family_is_evaluated_and_compared(family_runs, folder_root, tmp_path, undrawn, capsys):
     directories = [str(path) for path in family_runs.values()]
     evaluate.main([*directories, "--output", str(tmp_path / "all")])
     with (tmp_path / "all" / "comparison.csv").open() as file:
@@ -111,36 +111,35 @@ def test_every_family_is_evaluated_and_compared(family_runs, folder_root, tmp_pa
     assert (family_runs["vit"] / "metrics.json").stat().st_mtime_ns == before
 
 
-def test_runs_on_different_images_are_not_compared(tmp_path, vit_run, family_runs):
+def test_runs_on_different_images_are_not_compared(tmp_path, evaluated, family_runs, undrawn):
     with pytest.raises(ValueError, match="cannot be compared: their data are imagefolder and digits"):
-        evaluate.main([str(vit_run), str(family_runs["vit"])])
+        evaluate.main([str(evaluated), str(family_runs["vit"])])
     path = write_config(tmp_path, TINY_VIT)
     train.main([str(path), f"output_root={tmp_path}", "name=other", "data.split_seed=1", "train.epochs=1"])
     with pytest.raises(ValueError, match="not evaluated on the same images"):
-        evaluate.main([str(vit_run), str(tmp_path / "other")])
+        evaluate.main([str(evaluated), str(tmp_path / "other")])
 
 
-def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
-    evaluate.main([str(vit_run)])
-    run = copy_run(vit_run, tmp_path / "copy")
+def test_what_is_not_current_is_evaluated_again(tmp_path, evaluated, undrawn, capsys):
+    run = copy_run(evaluated, tmp_path / "copy")
     for file in (
         "metrics.json",
         "predictions.npz",
     ):  # what counts is of which weights they are, not when they were written
         os.utime(run / file, (1e9, 1e9))
     comparison = ["--output", str(tmp_path / "comparison")]
-    evaluate.main([str(vit_run), str(run), *comparison])
+    evaluate.main([str(evaluated), str(run), *comparison])
     assert f"{run} is evaluated already" in capsys.readouterr().out
     weights = torch.load(run / "best.pt", weights_only=True)
     torch.save(weights | {"model": {key: -value for key, value in weights["model"].items()}}, run / "best.pt")
-    evaluate.main([str(vit_run), str(run), *comparison])
+    evaluate.main([str(evaluated), str(run), *comparison])
     assert f"evaluating {run}: metrics.json is not of this best.pt" in capsys.readouterr().out
     (run / "metrics.json").unlink()
-    evaluate.main([str(vit_run), str(run), *comparison])
+    evaluate.main([str(evaluated), str(run), *comparison])
     assert f"evaluating {run}: not evaluated yet" in capsys.readouterr().out
     metrics_ = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(metrics_ | {"checkpoint": "last"}))
-    evaluate.main([str(vit_run), str(run), *comparison])
+    evaluate.main([str(evaluated), str(run), *comparison])
     assert f"evaluating {run}: metrics.json is of last.pt and the test split" in capsys.readouterr().out
 
 
@@ -158,7 +157,7 @@ def test_what_is_not_current_is_evaluated_again(tmp_path, vit_run, capsys):
     ],
 )
 def test_what_is_not_the_plain_evaluation_leaves_it_alone_and_is_named(
-    evaluated, tmp_path, monkeypatch, arguments, suffix, said
+    evaluated, tmp_path, undrawn, monkeypatch, arguments, suffix, said
 ):
     monkeypatch.chdir(tmp_path)
     copies = [copy_run(evaluated, tmp_path / name, output_root=str(tmp_path)) for name in ("a", "b")]
@@ -193,7 +192,7 @@ def test_a_folder_for_the_comparison_of_one_run_is_refused(evaluated, tmp_path):
         evaluate.main([str(evaluated), str(evaluated), "--output", str(tmp_path / "report")])
 
 
-def test_trainable_parameters_are_those_of_training(tmp_path, vit_run):
+def test_trainable_parameters_are_those_of_training(tmp_path, undrawn):
     path = write_config(tmp_path, TINY_VIT)
     train.main([str(path), f"output_root={tmp_path}", "train.epochs=1", "model.tune=head"])
     evaluate.main([str(tmp_path / "tiny")])
@@ -205,7 +204,7 @@ def test_trainable_parameters_are_those_of_training(tmp_path, vit_run):
     )
 
 
-def test_scores_are_recomputed_without_the_model(evaluated, tmp_path, capsys):
+def test_scores_are_recomputed_without_the_model(evaluated, tmp_path, undrawn, capsys):
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
     before = json.loads((run / "metrics.json").read_text())
@@ -366,7 +365,7 @@ def test_seeds_are_one_point_of_the_front(seeds):
     assert {np.mean(milliseconds[:2]), milliseconds[2]} <= set(drawn) and not set(milliseconds[:2]) & set(drawn)
 
 
-def test_seeds_of_one_model_alone(vit_run, tmp_path):
+def test_seeds_of_one_model_alone(vit_run, tmp_path, undrawn):
     one = copy_run(vit_run, tmp_path / "x")
     evaluate.main([str(one), "--corrupt"])
     two = copy_run(one, tmp_path / "x-seed1", seed=1)
@@ -396,7 +395,7 @@ def test_a_class_without_test_images(tmp_path):
     assert result["balanced_accuracy"] == result["per_class"]["cat"]["accuracy"] == result["accuracy"]
 
 
-def test_images_that_changed_after_training_are_refused(tmp_path):
+def test_images_that_changed_after_training_are_refused(tmp_path, undrawn):
     """One photo more, and the splits would be cut anew: images of the training split among those of the test split."""
     root = make_folder(tmp_path / "photos", splits=("",), count=20)
     values = {**TINY_VIT, "data": {"dataset": "imagefolder", "root": str(root), "image_size": 16}}
@@ -417,7 +416,7 @@ def test_images_that_changed_after_training_are_refused(tmp_path):
     evaluate.main([str(run)])
 
 
-def test_test_images_of_their_own_may_change(tmp_path):
+def test_test_images_of_their_own_may_change(tmp_path, undrawn):
     root = make_folder(tmp_path / "photos", splits=("train", "test"), count=12)
     values = {**TINY_VIT, "data": {"dataset": "imagefolder", "root": str(root), "image_size": 16}}
     train.main([str(write_config(tmp_path, values, "own-test")), f"output_root={tmp_path}", "train.epochs=1"])
