@@ -24,6 +24,7 @@ from training.state import TrainingState
 from training.stopping import reason_to_stop, stayed_near_chance
 
 PROJECT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("undrawn")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 TIMES = ("seconds", "images_per_second")
 
