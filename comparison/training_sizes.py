@@ -4,6 +4,7 @@ Legend: N test images, S runs (seeds) of a model on one number of training image
 """
 
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from common.config_files import differing_values
-from common.intervals import wilson_interval
 from common.plotting import PLAIN_TICKS, new_figure, run_style, shared_legend, tidy
 from comparison.entries import SEED_KEYS, Entry
-from comparison.significance import Difference, Hits, two_way_difference
+from comparison.significance import Difference, Hits, accuracy_interval, two_way_difference
 
 FREE_KEYS = SEED_KEYS | {"data.train_fraction", "train.epochs", "train.warmup_epochs"}
 """In which the runs of one curve may differ: epochs too, so that all numbers of images may be given the same steps."""
@@ -34,7 +34,7 @@ class Curve:
 
     def intervals(self) -> np.ndarray:
         """95 % bounds of each accuracy, sizes 2: over images (Wilson) of a single run, over images and seeds of several."""
-        return np.array([_interval(hits) for hits in self.hits.values()])
+        return np.array([accuracy_interval(hits) for hits in self.hits.values()])
 
 
 def find_curves(entries: Sequence[Entry]) -> list[Curve]:
@@ -93,13 +93,6 @@ def draw_curves(curves: Sequence[Curve], *, title: str | None = None) -> Figure:
     return figure
 
 
-def _interval(hits: np.ndarray) -> Sequence[float]:
-    if len(hits) == 1:
-        return wilson_interval(hits.sum(), hits.size)
-    nothing = Hits.of(np.zeros((1, hits.shape[1]), bool))
-    return np.clip(two_way_difference(Hits.of(hits), nothing).interval(), 0, 1)
-
-
 def _sentence(names: tuple[str, str], counts: list[int], differences: list[Difference], level: float) -> str:
     signs = np.sign([difference.value for difference in differences])
     sure = [_sure_sign(difference, level) for difference in differences]
@@ -128,8 +121,5 @@ def _count(entry: Entry) -> int:
 
 def _name(family: Sequence[Entry]) -> str:
     """The model's name, and what its runs' names begin with, where that says more."""
-    names = [entry.name for entry in family]
-    shared = names[0]
-    while not all(name.startswith(shared) for name in names):
-        shared = shared[:-1]
+    shared = os.path.commonprefix([entry.name for entry in family])
     return re.sub(r"[-_.]*(train_fraction)?[-_./\d]*$", "", shared) or family[0].run.config.model.name

@@ -74,16 +74,13 @@ def features(
             f"--embedding: {type(model).__name__} does not say which layer its classifier is (get_classifier)"
         )
     given: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda module, args: given.append(args[0].flatten(1).float().cpu()))
     preprocess, logits = preprocessing(model), []
     starts = tqdm(range(0, len(indices), batch_size), f"features of {split.name}", unit=" batches", leave=False)
-    try:
-        with torch.inference_mode(), autocast(device, precision):
-            for start in starts:
-                images = torch.stack([split.image(int(i)) for i in indices[start : start + batch_size]])
-                logits.append(model.eval()(preprocess(images.to(device))).float().cpu())
-    finally:
-        handle.remove()
+    hook = head.register_forward_pre_hook(lambda module, args: given.append(args[0].flatten(1).float().cpu()))
+    with hook, torch.inference_mode(), autocast(device, precision):
+        for start in starts:
+            images = torch.stack([split.image(int(i)) for i in indices[start : start + batch_size]])
+            logits.append(model.eval()(preprocess(images.to(device))).float().cpu())
     return torch.cat(given).numpy(), torch.cat(logits).numpy()
 
 

@@ -4,7 +4,7 @@ Legend: B images, W windows (1 where attention is global), M heads, N tokens of 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -87,17 +87,14 @@ def _hooks(model: nn.Module, recorded: dict[str, Tensor], count: int, gradients:
 
         return hook
 
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(getattr(module, "attn_drop", None), nn.Module) and hasattr(module, "num_heads"):
-            handles.append(module.attn_drop.register_forward_hook(remember_weights(name, module.num_heads)))
-        if hasattr(module, "shift_size") and hasattr(module, "attn"):
-            handles.append(module.register_forward_pre_hook(remember_block(f"{name}.attn")))
-    try:
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if isinstance(getattr(module, "attn_drop", None), nn.Module) and hasattr(module, "num_heads"):
+                see = remember_weights(name, module.num_heads)
+                hooks.enter_context(module.attn_drop.register_forward_hook(see))
+            if hasattr(module, "shift_size") and hasattr(module, "attn"):
+                hooks.enter_context(module.register_forward_pre_hook(remember_block(f"{name}.attn")))
         yield blocks
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _describe(model: nn.Module, name: str, weights: Tensor, images: Tensor, windowed: tuple | None) -> AttentionLayer:

@@ -99,12 +99,12 @@ def _attention(model, layer, images, options) -> np.ndarray:
 def _own_maps(model, layer, images, targets, method, options) -> np.ndarray:
     context = options.context
     if method in ("lrp", "sglrp"):
-        return relevance(model, layer, images, targets, against_others=method == "sglrp", context=context).cpu().numpy()
+        return relevance(model, layer, images, targets, method=method, context=context).cpu().numpy()
     if method in ("gradrollout", "lrprollout"):
         parts = zip(images.split(ROLLOUT_BATCH), torch.tensor(list(targets)).split(ROLLOUT_BATCH))
         maps = torch.cat([gradient_rollout(model, part, chosen.tolist(), context=context) for part, chosen in parts])
         if method == "lrprollout":
-            factor = relevance(model, layer, images, targets, context=context).clamp(min=0)
+            factor = relevance(model, layer, images, targets, method=method, context=context).clamp(min=0)
             maps = maps * nn.functional.interpolate(factor[:, None], maps.shape[1:], mode="bilinear")[:, 0]
         return maps.cpu().numpy()
     with torch.no_grad():
@@ -119,19 +119,18 @@ def _own_maps(model, layer, images, targets, method, options) -> np.ndarray:
 
 def _library_maps(model, layer, images, targets, method, context) -> np.ndarray:
     place = f"{method} at {layer.name}"
-    start = layer.module.register_forward_hook(_start_graph)  # before grad-cam's own hooks, which then see its output
     library_class = getattr(pytorch_grad_cam, methods.LIBRARY[method])
     # A clone, since a layer that works in place (ReLU) may follow.
     to_maps = lambda output: layer.to_maps(output).float().clone()  # noqa: E731
-    cam = _raw_maps(library_class)(model, [layer.module], reshape_transform=to_maps)
-    try:
-        with context():
-            maps = cam(images, [_class_score(target, method, place) for target in targets])
-        if cam.uses_gradients and not cam.activations_and_grads.gradients:
-            raise ValueError(f"{place}: no gradient of the class score reaches this layer; {REMEDY}")
-    finally:
-        cam.activations_and_grads.release()
-        start.remove()
+    with layer.module.register_forward_hook(_start_graph):  # before grad-cam's own hooks, which then see its output
+        cam = _raw_maps(library_class)(model, [layer.module], reshape_transform=to_maps)
+        try:
+            with context():
+                maps = cam(images, [_class_score(target, method, place) for target in targets])
+            if cam.uses_gradients and not cam.activations_and_grads.gradients:
+                raise ValueError(f"{place}: no gradient of the class score reaches this layer; {REMEDY}")
+        finally:
+            cam.activations_and_grads.release()
     return maps
 
 

@@ -29,7 +29,7 @@ def relevance(
     images: Tensor,
     targets: Sequence[int],
     *,
-    against_others: bool = False,
+    method: str = "lrp",
     context: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Tensor:
     """What each cell of the layer adds to the score of one class per image; one forward and one backward pass.
@@ -40,7 +40,7 @@ def relevance(
     Args:
         images: preprocessed B 3 H W.
         targets: the class to explain, one per image.
-        against_others: explain the class's log-odds against all others, not its logit.
+        method: sglrp explains the class's log-odds against all others, any other its logit; errors name it.
         context: in which the model runs, such as autocast.
     Returns:
         float32 B h w, of either sign, in logits.
@@ -49,13 +49,13 @@ def relevance(
     """
     with torch.enable_grad(), context(), _cut_graph(layer.module) as outputs, LinearRules():
         logits = model(images)
-    scores = class_scores(logits, targets, against_others).sum()
+    scores = class_scores(logits, targets, method == "sglrp").sum()
     gradient = None
     if outputs and scores.requires_grad:
         (gradient,) = torch.autograd.grad(scores, outputs[-1], allow_unused=True)
     if gradient is None:
         raise ValueError(
-            f"lrp at {layer.name}: no gradient of the class score reaches this layer; leave out --layer, or choose another"
+            f"{method} at {layer.name}: no gradient of the class score reaches this layer; leave out --layer, or choose another"
         )
     return (layer.to_maps(outputs[-1].detach()).float() * layer.to_maps(gradient).float()).sum(dim=1)
 
@@ -83,11 +83,8 @@ def _cut_graph(module: nn.Module) -> Iterator[list[Tensor]]:
         outputs.append(output.detach().requires_grad_())
         return outputs[-1].clone()  # which may be changed in place
 
-    handle = module.register_forward_hook(cut)
-    try:
+    with module.register_forward_hook(cut):
         yield outputs
-    finally:
-        handle.remove()
 
 
 class LinearRules(TorchFunctionMode):

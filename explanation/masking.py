@@ -82,13 +82,12 @@ def ablation_cam(
 
 def _activations(model: nn.Module, layer: MapLayer, images: Tensor) -> Tensor:
     kept = []
-    handle = layer.module.register_forward_hook(
-        lambda module, args, output: kept.append(layer.to_maps(output).float().clone())
-    )
-    try:
+
+    def keep(module, args, output):
+        kept.append(layer.to_maps(output).float().clone())
+
+    with layer.module.register_forward_hook(keep):
         model(images)
-    finally:
-        handle.remove()
     return kept[0]
 
 
@@ -104,8 +103,5 @@ def _without_channels(layer: MapLayer, channels: Tensor):
                 maps[i, channel] = 0
         return output
 
-    handle = layer.module.register_forward_hook(ablate)
-    try:
+    with layer.module.register_forward_hook(ablate):
         yield
-    finally:
-        handle.remove()

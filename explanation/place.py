@@ -4,7 +4,7 @@ Legend: B images, C channels, h w the layer's grid, N = h w tokens, p tokens in 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -127,15 +127,14 @@ def watch_outputs(
     def hook_of(name):
         return lambda module, args, output: see(name, output) if isinstance(output, Tensor) else None
 
-    handles = [module.register_forward_hook(hook_of(name)) for name, module in modules.items() if name]
     training = model.training
-    try:
+    with ExitStack() as hooks:
+        hooks.callback(model.train, training)
+        for name, module in modules.items():
+            if name:
+                hooks.enter_context(module.register_forward_hook(hook_of(name)))
         model.eval()
         yield
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
 
 
 @dataclass(frozen=True)

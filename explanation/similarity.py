@@ -4,6 +4,7 @@ Legend: N images, P numbers that a layer holds of an image.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +57,14 @@ def represent(model: nn.Module, split: Split, indices: Sequence[int], *, title: 
     device = next(model.parameters()).device
     kept: dict[str, list[Tensor]] = {}
     distances: dict[str, Tensor] = {}
-    handles = [
-        block.register_forward_hook(lambda module, args, output, name=name: kept.setdefault(name, []).append(output))
-        for name, block in blocks.items()
-    ]
     parts: dict[str, list[Tensor]] = {}
-    try:
+
+    def hook_of(name):
+        return lambda module, args, output: kept.setdefault(name, []).append(output)
+
+    with ExitStack() as hooks:
+        for name, block in blocks.items():
+            hooks.enter_context(block.register_forward_hook(hook_of(name)))
         for start in tqdm(range(0, len(indices), BATCH), title, leave=False):
             chosen = indices[start : start + BATCH]
             images = preprocess(torch.stack([split.image(int(i)) for i in chosen]).to(device))
@@ -72,9 +75,6 @@ def represent(model: nn.Module, split: Split, indices: Sequence[int], *, title: 
             for name, outputs in kept.items():
                 if isinstance(outputs[0], Tensor) and len(outputs[0]) == len(chosen):
                     parts.setdefault(name, []).append(_compact(outputs[0].flatten(1)))
-    finally:
-        for handle in handles:
-            handle.remove()
     names = [name for name in blocks if name in parts]
     grams = torch.stack([_gram(torch.cat(parts.pop(name))) for name in names])
     return Representations(names, grams, {n: (d / len(indices)).cpu().numpy() for n, d in distances.items()})

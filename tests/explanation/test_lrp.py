@@ -177,8 +177,11 @@ def test_a_layer_that_no_gradient_reaches_is_an_error():
     model = build("shallow_vit").requires_grad_(False)
     layer = map_layer(model, "patch_embed")
     model.blocks.register_forward_hook(lambda module, args, output: output.detach())
-    with pytest.raises(ValueError, match="lrp at patch_embed: no gradient of the class score reaches this layer"):
-        relevance(model, layer, images_for(model), [0, 3])
+    for method in ("lrp", "sglrp"):
+        with pytest.raises(
+            ValueError, match=f"^{method} at patch_embed: no gradient of the class score reaches this layer"
+        ):
+            relevance(model, layer, images_for(model), [0, 3], method=method)
 
 
 @pytest.mark.parametrize("name", ["class token", "swin"])
@@ -202,7 +205,7 @@ def test_sglrp_is_the_relevance_of_the_class_less_that_of_its_rivals(name):
     shares = logits.scatter(1, torch.tensor([[0], [3]]), float("-inf")).softmax(dim=1)
     every = torch.stack([relevance(model, layer, images, [k, k]) for k in range(logits.shape[1])])  # K B h w
     expected = every[[0, 3], [0, 1]] - torch.einsum("bk,kbhw->bhw", shares, every)
-    result = relevance(model, layer, images, [0, 3], against_others=True)
+    result = relevance(model, layer, images, [0, 3], method="sglrp")
     torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
     maps, _ = heat_maps(model, layer, images, [0, 3], method="sglrp")
     torch.testing.assert_close(torch.from_numpy(maps), result.clamp(min=0))

@@ -84,9 +84,9 @@ def test_models_without_attention_and_the_same_seed(family_runs):
     model = restore_model(run.config, run.load_checkpoint("best.pt"))
     split = load_dataset(run.config.data, seed=run.config.data.split_seed).test
     arguments = dict(methods=["gradcam"], device=torch.device("cpu"))
-    layer, sample = map_layer(model), Sample.draw(split, 4, seed=5)
+    layer, sample = map_layer(model), Sample.draw(split, 2, seed=5)
     first, arrays = measurement.analyze(run, model, layer, sample, **arguments)
-    config = run.config.model_copy(update={"evaluate": run.config.evaluate.model_copy(update={"batch_size": 3})})
+    config = run.config.model_copy(update={"evaluate": run.config.evaluate.model_copy(update={"batch_size": 1})})
     run = Run(run.directory, config)  # how images fall into batches changes nothing but the noise of ROAD
     _, again = measurement.analyze(run, model, layer, sample, **arguments)
     assert first["attention"] is None and "attention" not in report.figures_of(first)
