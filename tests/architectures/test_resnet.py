@@ -17,7 +17,7 @@ def test_the_resnet_for_small_images_keeps_their_pixels():
 
 
 def test_a_stem_of_stride_2_halves_every_grid_and_changes_no_weight():
-    full, strided = build("resnet18_32px"), build("resnet18_32px", stem_stride=2)
+    full, strided = build("resnet18_32px"), build("resnet18_32px", kwargs={"stem_stride": 2})
     x = torch.zeros(1, 3, 32, 32)
     assert strided.eval().forward_features(x).shape == (1, 512, 2, 2)
     assert {k: v.shape for k, v in strided.state_dict().items()} == {k: v.shape for k, v in full.state_dict().items()}
