@@ -176,7 +176,7 @@ def notes(comparison: Comparison) -> list[str]:
         further.COUNTING_WORDS,
         further.TRAINING_WORDS,
         "Calibration error: 15 bins of equal width, before temperature scaling.",
-        "Milliseconds: median, batch as stated (ms/image: batch 1), runs timed in turn on random inputs, on "
+        "Milliseconds: median, batch as stated (ms/image: batch 1), networks timed in turn on random inputs, on "
         f"{' and '.join(kinds)}.",
         *([f"Memory: {first['peak_memory_kind']}, its peak in evaluation."] if first["peak_memory_kind"] else []),
         *[f"Pretrained weights of {entry.name}: {_weights(entry.run)}." for entry in entries if _weights(entry.run)],

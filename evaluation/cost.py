@@ -108,12 +108,16 @@ def measure_latency(
 def warm_up(model: nn.Module, images: Tensor, *, context: Callable[[], AbstractContextManager], seconds: float) -> None:
     """Forward passes until they no longer become faster: the median of three is within 5 % of that of the three before.
 
-    At most for ``seconds``, or six passes if those take longer.
+    At most for ``seconds``, or two passes if those take longer.
     """
     times: list[float] = []
-    while len(times) < 6 or sum(times) < 1000 * seconds:
-        times += time_passes(model, images, context=context, seconds=0, at_least=3)
-        if len(times) >= 6 and statistics.median(times[-3:]) > 0.95 * statistics.median(times[-6:-3]):
+    while len(times) < 2 or sum(times) < 1000 * seconds:
+        times += time_passes(model, images, context=context, seconds=0, at_least=1)
+        if (
+            len(times) >= 6
+            and len(times) % 3 == 0
+            and statistics.median(times[-3:]) > 0.95 * statistics.median(times[-6:-3])
+        ):
             break
 
 

@@ -1,6 +1,7 @@
 """Several runs timed in turn, so that what slows a machine down for a while slows all of them down."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -18,8 +19,9 @@ ROUNDS = 5
 def time_in_turn(runs: Sequence[Run], suffix: str, device: torch.device) -> None:
     """Measure the latency of evaluated runs anew, in rounds of one after the other, and write it into their metrics.
 
-    Each run keeps the batch sizes, the precision and the time that its own measurement had. Nothing is done if they were timed
-    together before, if one was measured on another device, or if its weights are gone.
+    Each run keeps the batch sizes, the precision and the time that its own measurement had. Runs of one network, such as
+    seeds, share a measurement: weights do not change it. Nothing is done if they were timed together before, if one was
+    measured on another device, or if its weights are gone.
     """
     metrics = [run.read_json(f"metrics{suffix}.json") for run in runs]
     names = sorted(str(run.config.name) for run in runs)
@@ -28,22 +30,44 @@ def time_in_turn(runs: Sequence[Run], suffix: str, device: torch.device) -> None
     gone = [run for run, m in zip(runs, metrics) if not run.path(f"{m['checkpoint']}.pt").is_file()]
     if gone or not alike or all(m.get("latency_timed_with") == names for m in metrics):
         return
+    networks = [_network(run, values) for run, values in zip(runs, metrics)]
     passes = {}
-    for place, (run, values) in enumerate(zip(runs, metrics)):
-        model = restore_model(run.config, run.load_checkpoint(f"{values['checkpoint']}.pt")).to(device).eval()
-        size, seconds = input_spec(model).size, run.config.evaluate.latency_seconds
-        model = FlipAverage(model).eval() if values["tta"] else model
-        context = partial(autocast, device, values["precision"])
-        for count in values["latency_ms"]:
-            images = random_inputs(int(count), size, device)
-            warm_up(model, images, context=context, seconds=seconds)
-            passes[place, count] = partial(time_passes, model, images, context=context, seconds=seconds / ROUNDS)
+    for network in tqdm(dict.fromkeys(networks), "warming up", leave=False):
+        first = networks.index(network)
+        passes |= {(network, count): f for count, f in _passes(runs[first], metrics[first], device).items()}
     times = {key: [] for key in passes}
     for _ in tqdm(range(ROUNDS), "timing in turn", leave=False):
         for key, measure in passes.items():
-            times[key] += measure(at_least=3)[1:]  # the first one meets the caches of another model
-    for place, (run, values) in enumerate(zip(runs, metrics)):
-        found = {count: summarize_times(times[place, count]) for count in values["latency_ms"]}
+            times[key] += measure()
+    for run, network, values in zip(runs, networks, metrics):
+        found = {count: summarize_times(times[network, count]) for count in values["latency_ms"]}
         batch = max(found, key=int)
         values |= {"latency_ms": found, "images_per_second": 1000 * int(batch) / found[batch]["median"]}
         run.save_json(f"metrics{suffix}.json", values | {"latency_timed_with": names})
+
+
+def _network(run: Run, metrics: dict) -> str:
+    """What the time of a forward pass depends on: equal for runs that differ in their weights alone."""
+    config = run.config
+    about = (config.model.name, config.model.kwargs, config.data.image_size, config.evaluate.latency_seconds)
+    return json.dumps((*about, metrics["precision"], metrics["tta"], list(metrics["latency_ms"])), sort_keys=True)
+
+
+def _passes(run: Run, metrics: dict, device: torch.device) -> dict[str, Callable[[], list[float]]]:
+    """For each batch size: what times one round of forward passes of a run that is warm. In milliseconds."""
+    model = restore_model(run.config, run.load_checkpoint(f"{metrics['checkpoint']}.pt")).to(device).eval()
+    size, seconds = input_spec(model).size, run.config.evaluate.latency_seconds
+    model = FlipAverage(model).eval() if metrics["tta"] else model
+    context = partial(autocast, device, metrics["precision"])
+    passes = {}
+    for count in metrics["latency_ms"]:
+        images = random_inputs(int(count), size, device)
+        warm_up(model, images, context=context, seconds=seconds)
+        passes[count] = partial(_round, model, images, context=context, seconds=seconds / ROUNDS)
+    return passes
+
+
+def _round(*args, seconds: float, **kwargs) -> list[float]:
+    """Times of one round, without its first pass, which meets the caches of another model, unless one fills the round."""
+    times = time_passes(*args, **kwargs, seconds=seconds, at_least=1)
+    return times if len(times) == 1 else times[1:]

@@ -80,7 +80,7 @@ def test_latency_is_timed_once_passes_have_become_no_faster(monkeypatch):
     assert len(model.seen) == len(becoming_faster) + 34  # of 30 ms, until a second is over
     quick = Slow(clock, [10] * 5 + [10] * 200)
     assert cost.measure_latency(quick, images, context=nullcontext, seconds=0.0)["median"] == pytest.approx(10)
-    assert len(quick.seen) == 6 + 5
+    assert len(quick.seen) == 2 + 5
 
 
 def test_counting_leaves_attention_as_it_was():
