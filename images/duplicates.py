@@ -87,7 +87,7 @@ def _coarse(images: Tensor) -> Tensor:
 
 def _smooth(images: Tensor) -> Tensor:
     """Means over 3x3 pixels, float32 B 3 T T."""
-    return F.avg_pool2d(F.pad(images.float(), (1, 1, 1, 1), "replicate"), 3, 1)
+    return _windows(F.pad(images.float(), (1, 1, 1, 1), "replicate"), 3) / 9
 
 
 def _aligned(images: Tensor, others: Tensor) -> Tensor:
@@ -99,9 +99,19 @@ def _aligned(images: Tensor, others: Tensor) -> Tensor:
     padded = F.pad(middle, (0, 2 * SHIFT, 0, 2 * SHIFT))
     product = torch.fft.rfft2(padded).conj() * torch.fft.rfft2(others)  # of all shifts at once
     inside = torch.fft.irfft2(product.sum(1), s=(SIDE, SIDE))[:, :shifts, :shifts]
-    mean, square = F.avg_pool2d(others, inner, 1), F.avg_pool2d(others**2, inner, 1)
-    energy = inner**2 * (square - mean**2).clamp_min(0).sum(1)
+    mean, square = _windows(others, inner) / inner**2, _windows(others.square().sum(1), inner)
+    energy = (square - inner**2 * mean.square().sum(1)).clamp_min(0)
     return (inside / energy.sqrt().clamp_min(1e-3)).flatten(1).amax(1)
+
+
+def _windows(values: Tensor, side: int) -> Tensor:
+    """Sums over all windows of ``side`` x ``side`` pixels: ... S S -> ... S-side+1 S-side+1.
+
+    A product with ones and zeros from both sides: `avg_pool2d` adds up each window anew, at many times the cost.
+    """
+    within = torch.arange(values.shape[-1]) - torch.arange(values.shape[-1] - side + 1)[:, None]
+    ones = ((within >= 0) & (within < side)).float()
+    return ones @ values @ ones.T
 
 
 def _unit(values: Tensor) -> Tensor:

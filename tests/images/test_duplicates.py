@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from images.duplicates import SIDE, copies_of, near_copies, thumbnails
+from images.duplicates import SIDE, _windows, copies_of, near_copies, thumbnails
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +68,9 @@ def test_the_threshold_is_the_least_correlation(pictures):
     assert 0.8 <= found.correlation[-1] < 0.9 and 10 < len(found.images) < 40
     again = near_copies(noisy.clamp(0, 255).to(torch.uint8), pictures, threshold=float(found.correlation[4]))
     assert again.images.tolist() == found.images[:5].tolist()
+
+
+def test_sums_over_windows_are_those_of_average_pooling(generator):
+    values = torch.rand(2, 3, SIDE, SIDE, generator=generator)
+    for side in (1, 3, 26, SIDE):
+        torch.testing.assert_close(_windows(values, side), F.avg_pool2d(values, side, 1) * side**2)
