@@ -13,6 +13,7 @@ from comparison.significance import accuracy_interval, class_differences
 from comparison.training_sizes import draw_curves, find_curves
 from data import Split, load_dataset
 from evaluation import figures as evaluation_figures
+from evaluation.confidence import risk_curve
 from evaluation.corruptions import SEVERITIES, by_severity
 from evaluation.metrics import confusion_counts
 from evaluation.predictions import Predictions
@@ -27,6 +28,7 @@ def draw(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
         | {"confusion.png": _draw_confusion(comparison)}
         | _draw_disagreements(comparison)
         | {"cost.png": _draw_cost(groups, seeded=seeded), "overview.png": _draw_overview(entries)}
+        | {"risk_coverage.png": _draw_risk(groups)}
         | _draw_corruptions(entries)
         | {"curves.png": _draw_curves(entries)}
         | _draw_targets(entries)
@@ -109,6 +111,17 @@ def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[
         else ""
     )
     return accuracy_against_cost(list(groups), accuracy, intervals, costs), caption
+
+
+def _draw_risk(groups: Mapping[str, Sequence[Entry]]) -> tuple[Figure, str]:
+    curves = {
+        name: np.mean([risk_curve(entry.predictions) for entry in group], axis=0) for name, group in groups.items()
+    }
+    caption = (
+        "Errors among the images that a model is surest of, as fewer are kept; the mean over its seeds. The lower, the "
+    )
+    caption += "better; a line that falls to the left shows that confidence tells errors."
+    return evaluation_figures.risk_coverage(curves), caption
 
 
 def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:

@@ -61,6 +61,7 @@ def compose(
         ),
         Section("What is taken for what?", figures=figure("confusion.png")),
         Section("On which images do they disagree?", figures=figure("disagreements.png")),
+        Section("What is their confidence worth?", figures=figure("risk_coverage.png")),
         Section("Do they err on the same images?", further.consistency_rows(comparison), [further.ALIKE_WORDS]),
         Section(
             "What do they cost?",

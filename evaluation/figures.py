@@ -192,6 +192,31 @@ def _draw_scaled(top: Axes, bottom: Axes, scaled: Mapping) -> int:
     return counts.max()
 
 
+def risk_coverage(curves: Mapping[str, np.ndarray], *, title: str | None = None) -> Figure:
+    """Share of errors among the most confident images, against how many are kept (El-Yaniv and Wiener 2010).
+
+    Args:
+        curves: name to N shares: of errors among its 1, 2, ..., N most confident images. Lines start where at least 20 images
+            are kept: one error more or less would move a share of fewer by more than 5 points.
+    """
+    figure = new_figure(5.6, 3.6, title)
+    axes = figure.subplots()
+    for index, (name, risk) in enumerate(curves.items()):
+        kept = 100 * np.arange(1, len(risk) + 1) / len(risk)
+        style = run_style(index) | {"marker": ""}
+        axes.plot(kept[19:], 100 * risk[19:], **style, linewidth=1.3, label=shorten(name))
+    axes.set(
+        xlim=(0, 100),
+        ylim=(0, None),
+        xlabel="images kept, the most confident first (%)",
+        ylabel="errors among them (%)",
+    )
+    tidy(axes)
+    if any(curves):  # a single curve needs no name
+        shared_legend(figure)
+    return figure
+
+
 def image_grid(
     images: Sequence[np.ndarray],
     captions: Sequence[str | Sequence[tuple[str, bool | None]]],

@@ -103,6 +103,7 @@ def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str
         "reliability": figures.reliability_diagram(
             **calibration.calibration_bins(predictions), scaled=scaled, title=title
         ),
+        "risk_coverage": figures.risk_coverage({"": confidence.risk_curve(predictions)}, title=title),
     }
 
 

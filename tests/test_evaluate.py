@@ -66,7 +66,7 @@ def test_one_run_is_evaluated(evaluated, capsys):
     assert result["num_images"] == 180 and set(result["latency_ms"]) == {"1", "180"}
     low, high = result["accuracy_ci95"]
     assert low < result["accuracy"] < high
-    for name in ("confusion_matrix", "per_class_accuracy", "reliability"):
+    for name in ("confusion_matrix", "per_class_accuracy", "reliability", "risk_coverage"):
         assert (evaluated / "figures" / f"{name}.png").stat().st_size > 5000
     arrays = np.load(evaluated / "predictions.npz")
     assert (arrays["logits"].argmax(1) == arrays["labels"]).mean() == result["accuracy"]

@@ -158,6 +158,18 @@ def test_reliability_diagram_adds_the_curve_after_temperature_scaling():
     assert len(evaluation_figures.reliability_diagram(**before).axes[0].lines) == 1
 
 
+def test_risk_is_drawn_from_twenty_images_on():
+    errors = np.zeros(200, dtype=bool)
+    errors[[30, 150]] = True
+    risk = np.cumsum(errors) / np.arange(1, 201)
+    (axes,) = evaluation_figures.risk_coverage({"a": risk, "b": risk / 2}).axes
+    first, second = axes.lines
+    assert first.get_xdata()[[0, -1]] == pytest.approx([10, 100])  # percent of 200
+    assert first.get_ydata()[[0, 11, -1]] == pytest.approx([0, 100 / 31, 1]) and second.get_ydata()[
+        -1
+    ] == pytest.approx(0.5)
+
+
 def test_reliability_line_leaves_out_bins_of_a_few_images():
     bins = dict(confidence=[0.3, 0.6, 0.95], accuracy=[0, 0.62, 0.9], counts=[4, 5, 900], ece=0.01)
     top, _ = evaluation_figures.reliability_diagram(**bins, scaled=bins | {"temperature": 1.4}).axes
