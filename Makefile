@@ -1,6 +1,7 @@
 # make quickstart   train, evaluate and explain a small Vision Transformer on embedded data
 # make test         lint, format check and tests
 # make test-slow    seeded runs that must reach a number
+# make mutations    do the tests notice small mistakes in the numeric modules? (half an hour)
 # make study-a      one of the five studies (a to e, see docs/studies.md), to its report; finished runs are skipped, unfinished ones
 #                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs
 # make clean        remove what quickstart and the tests made
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-slow lint study-a study-b study-c study-d study-e study clean
+.PHONY: quickstart test test-slow mutations lint study-a study-b study-c study-d study-e study clean
 
 quickstart: .venv/installed
 	$(BIN)/python train.py configs/quickstart.yaml --overwrite
@@ -46,6 +47,9 @@ test: lint
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -m slow
+
+mutations: .venv/installed-dev
+	$(BIN)/python -m benchmarks.mutations
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
