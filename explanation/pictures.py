@@ -1,5 +1,6 @@
 """Which pictures are explained: image files, or images of a run's splits."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Picture:
     photos: Photos | None = None
     """Whose ``position``-th photo the pixels were cut from; None where they are all there is."""
     position: int = 0
+    digest: str | None = None
+    """SHA-256 of the file, of an image that was given as one."""
 
     def view(self, longest: int | None = None) -> View:
         """The photo at its own resolution, or shrunk to ``longest`` pixels, and where the model looked."""
@@ -54,7 +57,8 @@ def seen_area(width: int, height: int, photos: Photos) -> tuple[float, float, fl
 
 
 def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
-    """Image files of any size and mode, as ``run``'s model is fed them. Files of one name are told apart by their folder."""
+    """Image files of any size and mode, as ``run``'s model is fed them. Files of one name are told apart by their folder,
+    and from one whose maps the run holds already by the start of their hash."""
     cfg = run.config.data
     names = [path.stem for path in paths]
     repeated = {name for name, count in Counter(names).items() if count > 1}
@@ -62,13 +66,21 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"--image: two files would be called {twice[0]}; give each file once, or rename one")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    names = [f"{n}-{d[:8]}" if _is_of_another(run, n, d) else n for n, d in zip(names, digests)]
     for path in paths:
         width, height = open_image(path).size
         if min(width, height) < 2:
             raise ValueError(f"{path}: of {width}x{height} pixels one remains; there is nothing to locate in it")
     look = (cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode)
     photos = Photos(list(map(str, paths)), torch.full((len(paths),), -1), *look)
-    return [Picture(name, photos.read(i), None, photos, i) for i, name in enumerate(names)]
+    return [Picture(name, photos.read(i), None, photos, i, digests[i]) for i, name in enumerate(names)]
+
+
+def _is_of_another(run: Run, name: str, digest: str) -> bool:
+    """Whether the run holds maps of another file of this name: they must not be overwritten."""
+    stored = [run.read_json(f"gradcam/{path.name}") for path in run.path("gradcam").glob("*.json")]
+    return any(values.get("image") == name and values.get("image_sha256", digest) != digest for values in stored)
 
 
 def pick_pictures(

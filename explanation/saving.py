@@ -25,7 +25,7 @@ def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
     written = [save_map(c, e, args, weights) for c in columns for e in c.explanations if e.map is not None]
     if sum(len(column.explanations) for column in columns) > 1:
         pages = grid(columns, shared_scale=args.shared_scale, style=style_of(args))
-        written += save_pages(run, f"gradcam/{grid_name(args)}", pages)
+        written += save_pages(run, f"gradcam/{grid_name(args, columns)}", pages)
     rows = [
         (
             e.picture.name,
@@ -61,6 +61,7 @@ def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace,
     label, target = explanation.picture.label, explanation.target
     values = {
         "image": explanation.picture.name,
+        "image_sha256": explanation.picture.digest,
         "method": column.method,
         "layer": column.layer.name if column.layer else None,
         "grid": list(explanation.map.shape),
@@ -96,11 +97,11 @@ def save_comparison(runs: list[Run], columns: list[MapSet], args: argparse.Names
         )
     pages = grid(columns, shared_scale=args.shared_scale, style=style_of(args))
     folder = comparison_folder(runs, args.output, "-last" if args.checkpoint == "last" else "")
-    written = save_pages(folder, grid_name(args), pages)
+    written = save_pages(folder, grid_name(args, columns), pages)
     maps = [{"run": column.run.config.name} | column.to_dict() for column in columns]
     about = {"pages": [path.name for path in written], "maps": maps, "checkpoint": args.checkpoint}
     about["checkpoint_sha256"] = {run.config.name: run.checksum(f"{args.checkpoint}.pt") for run in runs}
-    folder.save_json(f"{grid_name(args)}.json", about)
+    folder.save_json(f"{grid_name(args, columns)}.json", about)
     print_result({"runs": [run.config.name for run in runs], "maps": [column.to_dict() for column in columns]}, written)
 
 
@@ -127,16 +128,16 @@ def stem(column: MapSet, explanation: Explanation, args: argparse.Namespace) -> 
     return file_name([*parts, *_variant(args, column.method)])
 
 
-def grid_name(args: argparse.Namespace) -> str:
+def grid_name(args: argparse.Namespace, columns: list[MapSet]) -> str:
     parts = ["grid", *args.method, *(args.layer or []), *(args.target or [])]
-    return file_name([*parts, *_images(args), *_variant(args, *args.method)])
+    return file_name([*parts, *_images(args, columns), *_variant(args, *args.method)])
 
 
-def _images(args: argparse.Namespace) -> list[str]:
+def _images(args: argparse.Namespace, columns: list[MapSet]) -> list[str]:
     """Which images a grid is of."""
     split = [args.split] if args.split != "test" else []
     if args.image:
-        return [path.stem for path in args.image]
+        return [explanation.picture.name for explanation in columns[0].explanations]
     if args.index:
         return [*split, "index", *map(str, args.index)]
     seed = [f"seed{args.seed}"] if args.seed else []

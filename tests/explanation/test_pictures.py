@@ -56,7 +56,7 @@ def test_a_photo_with_a_border_is_all_seen(tmp_path):
 def test_pictures_keep_their_photos_own_resolution(tmp_path):
     ramp(300, 200).save(tmp_path / "ramp.png")
     config = make_config(data={"image_size": 24})
-    run = type("Run", (), {"config": config})
+    run = type("Run", (), {"config": config, "path": staticmethod(tmp_path.joinpath)})
     (picture,) = read_pictures(run, [tmp_path / "ramp.png"])
     assert picture.pixels.shape == (3, 24, 24)
     assert picture.view().photo.shape == (200, 300, 3) and picture.view().seen == (50, 0, 250, 200)

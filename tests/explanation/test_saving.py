@@ -1,5 +1,7 @@
 """Files are named by all that was asked for: no command overwrites what another one wrote."""
 
+import dataclasses
+
 import pytest
 from PIL import Image
 
@@ -42,11 +44,11 @@ def test_no_second_command_overwrites_the_maps_or_the_grid_of_the_first():
         column = MapSet(None, [], args.method[0], layer, args.target and args.target[0], [], None)
         explanation = Explanation(Picture("a", None, None), 0, None, None, None, 0)
         maps.add(stem(column, explanation, args))
-        grids.add(grid_name(args))
+        grids.add(grid_name(args, [dataclasses.replace(column, explanations=[explanation])]))
     assert len(maps) == len(grids) == len(ASKED)
     images = [["--index", "3", "4"], ["--index", "34"], ["--random", "2"], ["--random", "3"], ["--per-class", "2"]]
     images += [["--random", "2", "--seed", "1"], ["--random", "2", "--split", "val"]]
-    grids |= {grid_name(gradcam.parse_arguments(["run", *words])) for words in images}
+    grids |= {grid_name(gradcam.parse_arguments(["run", *words]), []) for words in images}
     assert len(grids) == len(ASKED) + len(images)
 
 
@@ -56,6 +58,24 @@ def test_files_whose_names_differ_in_a_blank_are_two(vit_run, tmp_path):
     gradcam.main([str(vit_run), "--image", *map(str, tmp_path.iterdir()), "--method", "eigencam"])
     assert len(list((vit_run / "gradcam").glob("a_b*-eigencam.npy"))) == 2
     assert len(list((vit_run / "gradcam").glob("a_b*-eigencam-overlay.png"))) == 2
+
+
+def test_another_file_of_the_same_name_leaves_the_maps_of_the_first(vit_run, tmp_path):
+    commands = []
+    for folder, color in (("first", "red"), ("second", "blue")):
+        (tmp_path / folder).mkdir()
+        for name in ("one.png", "two.png"):
+            Image.new("RGB", (20, 20), color).save(tmp_path / folder / name)
+        files = [str(tmp_path / folder / name) for name in ("one.png", "two.png")]
+        commands.append([str(vit_run), "--image", *files, "--method", "eigencam"])
+    gradcam.main(commands[0])
+    before = {path: path.read_bytes() for path in (vit_run / "gradcam").iterdir()}
+    gradcam.main(commands[1])
+    assert {path: path.read_bytes() for path in before} == before
+    added = {path.name for path in set((vit_run / "gradcam").iterdir()) - set(before)}
+    assert [name for name in added if name.startswith("grid-eigencam-one-") and len(name) > 40]
+    gradcam.main(commands[1])
+    assert {path.name for path in (vit_run / "gradcam").iterdir()} - {path.name for path in before} == added
 
 
 def test_what_is_wrong_with_how_maps_are_drawn(tmp_path):
