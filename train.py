@@ -8,8 +8,10 @@
 
 Writes outputs/<name>/: config.yaml, environment.json, log.csv, best.pt, last.pt, train.json and figures. Several configs
 are trained one after another, and so are the seeds and the combinations of a grid, under names such as
-quickstart-lr1e-3-seed2. An interrupted run goes on with --resume, as if nothing had happened. --check trains nothing: it says
-what the data hold, and writes outputs/checks/<name>/.
+quickstart-lr1e-3-seed2. An interrupted run goes on with --resume, as if nothing had happened.
+
+--check trains nothing. It says what the data hold, which images stand in two splits, and what a run will take: parameters, time
+for an epoch, memory, disk. It writes outputs/checks/<name>/, with a sheet of training images as the model will see them.
 """
 
 import argparse
@@ -49,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     jobs = [(resolve_image_size(config), directory) for config, directory in zip(configs, directories)]
     if args.check:
-        for config, _ in jobs:
-            check(config)
+        device = select_device(args.device)
+        for config, directory in jobs:
+            check(config, directory, device, coming=[other for other in directories if other != directory])
         return
     if args.resume:
         for config, directory in jobs:
@@ -90,7 +93,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with unfinished runs, leave finished ones alone")
     existing.add_argument("--overwrite", action="store_true", help="replace runs of the same name")
-    existing.add_argument("--check", action="store_true", help="look at the data and train nothing: classes, copies")
+    existing.add_argument(
+        "--check", action="store_true", help="train nothing: look at the data, the model's input, and what a run costs"
+    )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     parser.add_argument(
         "--seeds", nargs="+", default=[], metavar="SEED", help="a run for each: NAME-seed0, NAME-seed1, ..."

@@ -22,7 +22,7 @@ from common.config import DataConfig
 from common.console import print_table
 from data import load_dataset
 from images.duplicates import THRESHOLD, near_copies, thumbnails
-from training.check import thumbnails_of
+from training.copies import thumbnails_of
 
 THRESHOLDS = (0.90, 0.94, THRESHOLD, 0.98)
 

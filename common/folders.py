@@ -116,13 +116,18 @@ def leftovers(folder: Path) -> list[Path]:
 
 def check_space(directory: Path, num_bytes: int) -> None:
     """Raise ValueError unless the disk that holds ``directory``, or will hold it, has room for ``num_bytes``."""
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
+    existing, free = free_space(directory)
     if free < num_bytes:
         raise ValueError(
             f"{existing}: the checkpoints need {num_bytes / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free; make room, or "
             "set output_root to another disk"
         )
+
+
+def free_space(directory: Path) -> tuple[Path, int]:
+    """The folder that holds ``directory``, or will hold it, and the bytes that are free on its disk."""
+    existing = next(path for path in (directory, *directory.absolute().parents) if path.is_dir())
+    return existing, shutil.disk_usage(existing).free
 
 
 def _is_another(process: int) -> bool:

@@ -35,6 +35,16 @@ class ImageFacts:
     sizes: np.ndarray  # int32 N 2: height, width, upright
 
 
+class UnreadableImages(ValueError):
+    """Image files that cannot be read: ``reasons`` has a sentence for each path."""
+
+    def __init__(self, reasons: dict[str, str], num_files: int):
+        self.reasons, broken = reasons, list(reasons.values())
+        more = f" {len(broken):,} of {num_files:,} image files cannot be read:" if len(broken) > 1 else ""
+        shown = "; ".join(broken[:3]) + ("; ..." if len(broken) > 3 else "")
+        super().__init__(f"{more} {shown}".strip())
+
+
 def digest_pixels(pixels: np.ndarray) -> bytes:
     """16 bytes that stand for an image, uint8 H W 3: equal images have equal digests, wherever they come from."""
     digest = hashlib.blake2b(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode(), digest_size=DIGEST_BYTES)
@@ -51,8 +61,7 @@ def digest_all(images: np.ndarray) -> np.ndarray:
 def index_images(paths: Sequence[str], root: str | Path, *, num_workers: int = 0) -> ImageFacts:
     """Decode every file that was not decoded before, and remember it with the others below ``root``.
 
-    A second process that wants the same waits until the first is done. Raises ValueError if any file cannot be read: it
-    counts them and names the first few.
+    A second process that wants the same waits until the first is done. Raises UnreadableImages if any file cannot be read.
     """
     name = hashlib.blake2b(os.fsencode(os.path.realpath(root)), digest_size=8).hexdigest()
     place = cache_folder() / "images" / f"{name}.npz"
@@ -67,13 +76,13 @@ def index_images(paths: Sequence[str], root: str | Path, *, num_workers: int = 0
 def _complete(known: np.ndarray, keys: np.ndarray, paths: Sequence[str], place: Path, num_workers: int) -> np.ndarray:
     """The records of all ``keys``, of which those that ``known`` lacks are made from the files and kept."""
     missing = np.flatnonzero(~np.isin(keys, known["key"]))
-    made, broken = np.zeros(len(missing), RECORD), []
+    made, broken = np.zeros(len(missing), RECORD), {}
     done = 0
     try:
         for results in _decode(paths, missing, num_workers):
             for result in results:
                 if isinstance(result, str):
-                    broken.append(result)
+                    broken[paths[missing[done]]] = result
                     made["key"][done] = 0
                 else:
                     digest, height, width = result
@@ -84,9 +93,7 @@ def _complete(known: np.ndarray, keys: np.ndarray, paths: Sequence[str], place: 
         known = known[np.unique(known["key"], return_index=True)[1]]
         _save(place, known)
     if broken:
-        more = f" {len(broken):,} of {len(paths):,} image files cannot be read:" if len(broken) > 1 else ""
-        shown = "; ".join(broken[:3]) + ("; ..." if len(broken) > 3 else "")
-        raise ValueError(f"{more} {shown}".strip())
+        raise UnreadableImages(broken, len(paths))
     return _find(known, keys)
 
 

@@ -70,3 +70,7 @@ class Preprocess(nn.Module):
     def resize(self, images: Tensor) -> Tensor:
         """uint8 B 3 h w -> uint8 B 3 H W."""
         return resize(images, self.size, self.interpolation)
+
+    def undo(self, inputs: Tensor) -> Tensor:
+        """The model's input as images again, float B 3 H W -> uint8 B 3 H W."""
+        return (inputs * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)

@@ -1,77 +1,58 @@
-"""What is to be known of the data before a run: what its splits hold, and which images stand in two of them."""
+"""``train.py --check``: what is to be known of the data, the model and the costs of a run before it is trained."""
 
 import csv
-import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from common.config import Config
 from common.console import print_result, print_table
-from common.runs import Folder
-from data import SPLITS, Dataset, Split, load_dataset
-from evaluation.figures import image_grid
-from images.duplicates import SIDE, NearCopies, copies_of, near_copies, thumbnails
-from images.files import describe_left_out, printable
-from images.sources import Photos
+from common.devices import keep_freed_memory
+from common.runs import Folder, Run
+from data import SPLITS, Dataset, load_dataset
+from images.files import printable
+from images.index import UnreadableImages
+from training.copies import (
+    data_notes,
+    describe_near,
+    draw_pairs,
+    exact_copies,
+    find_near_copies,
+    left_out,
+    write_copies,
+)
+from training.preview import Cost, create_trainer, draw_inputs, measure_cost
+from training.progress import start_line
+from training.rehearsal import prepare
 
-HELD_OUT = (("test", "train"), ("test", "val"), ("val", "train"))
-"""Which splits must not share images: what is measured on, and what is learned from or selected by."""
-WORDS = {"train": "training", "val": "validation", "test": "test"}
-MOST_DRAWN = 40
+FILES = ("check.json", "copies.csv", "files.csv", "inputs.png", "near_copies.png")
 
 
-def check(config: Config) -> Folder:
-    """Say what the data of a config are, and write near copies into ``checks/<name>`` below ``output_root``."""
-    dataset = load_dataset(config.data, seed=config.data.split_seed)  # opens every file
-    print_table(class_rows(dataset), header=("class", *SPLITS))
-    notes = data_notes(dataset)
-    exact, near = exact_copies(dataset), find_near_copies(dataset)
-    notes += [describe_near(dataset, *pair, found) for pair, found in near.items() if len(found.images)]
-    print("\n".join(f"note: {note}" for note in notes) or "no image stands in two splits, and no file is left out")
+def check(config: Config, directory: Path, device: torch.device, *, coming: Sequence[Path] = ()) -> Folder:
+    """Say what a run would be trained on and what it would cost; write ``checks/<name>`` below ``output_root``.
+
+    ``directory``: the run's, of which nothing is touched. ``coming``: runs that will be there when it is trained. Raises
+    ValueError for whatever would stop the run, after all that can be said without it.
+    """
     folder = Folder(Path(config.output_root) / "checks" / config.name)
-    counts = {"exact_copies": {" in ".join(pair): len(rows) for pair, rows in exact.items()}}
-    counts |= {"near_copies": {" in ".join(pair): len(found.images) for pair, found in near.items()}}
-    counts |= {"num_images": {name: len(dataset.split(name)) for name in SPLITS}}
-    labels = {name: dataset.split(name).labels.bincount(minlength=len(dataset.class_names)).tolist() for name in SPLITS}
-    values = {"config": config.name, **counts, "class_names": dataset.class_names, "per_class": labels, "notes": notes}
-    written = [
-        folder.save_json("check.json", values),
-        folder.write("copies.csv", lambda p: _write(p, dataset, exact, near)),
-    ]
-    if any(len(found.images) for found in near.values()):
-        written.append(folder.save_figure("near_copies.png", draw(dataset, near)))
-    print_result({"check": config.name, **counts}, written)
+    for name in FILES:
+        folder.path(name).unlink(missing_ok=True)  # what an earlier check found may no longer be so
+    dataset = _load(config, folder)
+    print_table(class_rows(dataset), header=("class", *SPLITS))
+    values, written = _check_data(config, dataset, folder)
+    keep_freed_memory()  # as training does; not before, or what the search took would count as the run's
+    prepared = prepare(config, directory, device, resume=False, coming=coming, dataset=dataset)
+    trainer = create_trainer(Run(directory, prepared.config), prepared, device)
+    print(start_line(dataset, prepared.model, config.model.name, device, prepared.precision))
+    written.append(folder.save_figure("inputs.png", draw_inputs(trainer)))
+    cost = measure_cost(trainer, prepared)
+    written.insert(0, folder.save_json("check.json", values | {"cost": asdict(cost)}))
+    print_table(_summary(values, cost))
+    shown = {key: values[key] for key in ("exact_copies", "near_copies", "num_images", "left_out")}
+    print_result({"check": config.name, **shown, "cost": asdict(cost)}, written)
     return folder
-
-
-def data_notes(dataset: Dataset) -> list[str]:
-    """Sentences about files that are left out and images that stand in two splits; none where all is well."""
-    sources = {id(source): source for source in (dataset.split(name).source for name in SPLITS)}.values()
-    left_out = [path for source in sources if isinstance(source, Photos) for path in source.left_out]
-    notes = [sentence for sentence in [describe_left_out(left_out)] if sentence]
-    for (held_out, seen), rows in exact_copies(dataset).items():
-        if not len(rows):
-            continue
-        here, there = dataset.split(held_out), dataset.split(seen)
-        other = int((here.labels[rows[:, 0]] != there.labels[rows[:, 1]]).sum())
-        labels = f", {other:,} of them of another class" if other else ""
-        result = "; evaluate.py also gives the accuracy without them" if held_out == "test" else ""
-        such = f"{name_of(here, rows[0, 0])} is {name_of(there, rows[0, 1])}"
-        notes.append(
-            f"{len(rows):,} of {len(here):,} {WORDS[held_out]} images are exact copies of {WORDS[seen]} images{labels} "
-            f"({such}){result}"
-        )
-    return notes
-
-
-def print_notes(dataset: Dataset) -> None:
-    for note in data_notes(dataset):
-        print(f"note: {note}", file=sys.stderr)
 
 
 def class_rows(dataset: Dataset, most: int = 20) -> list[tuple]:
@@ -84,86 +65,60 @@ def class_rows(dataset: Dataset, most: int = 20) -> list[tuple]:
     return [*rows, ("all", *(sum(numbers) for numbers in counts))]
 
 
-def exact_copies(dataset: Dataset) -> dict[tuple[str, str], np.ndarray]:
-    """For each pair of splits the images of the first that stand in the second too: int64 P 2, positions in both."""
-    found = {}
-    for pair in HELD_OUT:
-        places = copies_of(*(dataset.split(name).digests for name in pair))
-        images = np.flatnonzero(places >= 0)
-        found[pair] = np.stack([images, places[images]], axis=1)
-    return found
+def _load(config: Config, folder: Folder) -> Dataset:
+    """The dataset; opens every file, and lists those that cannot be read before their error goes on."""
+    try:
+        return load_dataset(config.data, seed=config.data.split_seed)
+    except UnreadableImages as error:
+        print(f"wrote {_write_files(folder, error.reasons)}")
+        raise
 
 
-def find_near_copies(dataset: Dataset) -> dict[tuple[str, str], NearCopies]:
-    """For each pair of splits the images of the first that look like one of the second, and are no exact copies."""
-    small = {name: thumbnails_of(dataset.split(name)) for name in SPLITS}
-    found = {}
-    for pair in HELD_OUT:
-        here, there = (dataset.split(name).digests for name in pair)
-        near = near_copies(*(small[name] for name in pair))
-        other = (here[near.images] != there[near.others]).any(axis=1)
-        found[pair] = NearCopies(near.images[other], near.others[other], near.correlation[other], near.mirrored[other])
-    return found
+def _check_data(config: Config, dataset: Dataset, folder: Folder) -> tuple[dict, list[Path]]:
+    """What the data hold -> the values of ``check.json`` and the other files that were written."""
+    notes = data_notes(dataset)
+    exact, near = exact_copies(dataset), find_near_copies(dataset)
+    notes += [describe_near(dataset, *pair, found) for pair, found in near.items() if len(found.images)]
+    print("\n".join(f"note: {note}" for note in notes) or "no image stands in two splits, and no file is left out")
+    skipped = left_out(dataset)
+    labels = {name: dataset.split(name).labels.bincount(minlength=len(dataset.class_names)).tolist() for name in SPLITS}
+    values = {
+        "config": config.name,
+        "exact_copies": {" in ".join(pair): len(rows) for pair, rows in exact.items()},
+        "near_copies": {" in ".join(pair): len(found.images) for pair, found in near.items()},
+        "num_images": {name: len(dataset.split(name)) for name in SPLITS},
+        "left_out": len(skipped),
+        "class_names": dataset.class_names,
+        "per_class": labels,
+        "notes": notes,
+    }
+    written = [folder.write("copies.csv", lambda path: write_copies(path, dataset, exact, near))]
+    if skipped:
+        written.append(_write_files(folder, dict.fromkeys(skipped, "left out: no image by its name")))
+    if any(len(found.images) for found in near.values()):
+        written.append(folder.save_figure("near_copies.png", draw_pairs(dataset, near)))
+    return values, written
 
 
-def describe_near(dataset: Dataset, held_out: str, seen: str, near: NearCopies) -> str:
-    here, there = dataset.split(held_out), dataset.split(seen)
-    same = int((here.labels[near.images] == there.labels[near.others]).sum())
-    such = f"{name_of(here, near.images[0])} and {name_of(there, near.others[0])}"
-    return (
-        f"{len(near.images):,} of {len(here):,} {WORDS[held_out]} images look like {WORDS[seen]} images, {same:,} of them of "
-        f"the same class ({such}): look at near_copies.png"
-    )
+def _write_files(folder: Folder, reasons: Mapping[str, str]) -> Path:
+    """``files.csv``: each file that no run would use, and why."""
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(("file", "why"))
+            table.writerows(
+                (printable(name), why.removeprefix(f"{printable(name)}: ")) for name, why in reasons.items()
+            )
+
+    return folder.write("files.csv", write)
 
 
-def draw(dataset: Dataset, near: dict[tuple[str, str], NearCopies]):
-    """Pairs side by side: the most alike, and those that only just count, by which the threshold is judged."""
-    pairs = list(_rows(dataset, near))
-    pairs.sort(key=lambda row: -row[4])
-    if len(pairs) > MOST_DRAWN:
-        pairs = pairs[: MOST_DRAWN // 2] + pairs[-MOST_DRAWN // 2 :]
-    pictures, captions = [], []
-    for here, i, there, j, correlation, mirrored in pairs:
-        left, right = (thumbnails(split.image(int(k))[None])[0] for split, k in ((here, i), (there, j)))
-        gap = torch.full((3, SIDE, 2), 255, dtype=torch.uint8)
-        pictures.append(torch.cat([left, gap, right], dim=2).permute(1, 2, 0).numpy())
-        classes = " / ".join(dict.fromkeys(dataset.class_names[s.labels[k]] for s, k in ((here, i), (there, j))))
-        names = f"{here.name}-{i} / {there.name}-{j}"
-        captions.append(f"{correlation:.3f}{', mirrored' if mirrored else ''}: {classes}\n{names}")
-    return image_grid(pictures, captions, columns=5, title="Near copies")
-
-
-def name_of(split: Split, i: int) -> str:
-    """An image's file below the data's folder, or its split and position."""
-    if isinstance(split.source, Photos):
-        return printable(os.path.relpath(split.source.paths[int(split.indices[i])], split.source.root))
-    return f"{split.name}-{i}"
-
-
-def thumbnails_of(split: Split) -> Tensor:
-    """Of every image of a split, uint8 N 3 32 32."""
-    parts = [thumbnails(images) for images, _ in split.batches(256, torch.device("cpu"))]
-    return torch.cat(parts) if parts else torch.zeros(0, 3, SIDE, SIDE, dtype=torch.uint8)
-
-
-def _rows(dataset: Dataset, near: dict[tuple[str, str], NearCopies]) -> Iterator[tuple]:
-    for pair, found in near.items():
-        here, there = (dataset.split(name) for name in pair)
-        for i, j, r, m in zip(found.images, found.others, found.correlation, found.mirrored):
-            yield here, int(i), there, int(j), float(r), bool(m)
-
-
-def _write(path: Path, dataset: Dataset, exact: dict, near: dict) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("image", "class", "copy of", "its class", "correlation", "mirrored"))
-        rows = [
-            (dataset.split(a), int(i), dataset.split(b), int(j), 1.0, False)
-            for (a, b), pairs in exact.items()
-            for i, j in pairs
-        ]
-        for here, i, there, j, r, m in [*rows, *_rows(dataset, near)]:
-            labels = (dataset.class_names[split.labels[k]] for split, k in ((here, i), (there, j)))
-            names = (name_of(here, i), name_of(there, j))
-            kind = "exact" if r == 1.0 else f"{r:.3f}"
-            table.writerow((names[0], next(labels), names[1], next(labels), kind, "yes" if m else "no"))
+def _summary(values: dict, cost: Cost) -> list[tuple[str, str]]:
+    counts = ", ".join(f"{count:,} {name}" for name, count in values["num_images"].items())
+    copies = [sum(values[kind].values()) for kind in ("exact_copies", "near_copies")]
+    return [
+        ("images", f"{counts}; all of them can be read, {values['left_out']:,} other files are left out"),
+        ("in two splits", f"{copies[0]:,} exact copies, {copies[1]:,} that look alike"),
+        *cost.rows(),
+    ]

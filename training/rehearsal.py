@@ -48,10 +48,17 @@ def rehearse_all(jobs: Sequence[tuple[Config, Path]], device: torch.device, *, r
 
 
 def prepare(
-    config: Config, directory: Path, device: torch.device, *, resume: bool, coming: Sequence[Path] = ()
+    config: Config,
+    directory: Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    coming: Sequence[Path] = (),
+    dataset: Dataset | None = None,
 ) -> Prepared:
     """Load and build what ``config`` describes, and try it. ``coming``: runs that will be there when it is trained.
 
+    ``dataset``: the config's, where it is loaded already.
     A run that is resumed takes its model from ``last.pt``, wherever its pretrained weights are now.
     Raises ValueError for whatever would stop the run.
     """
@@ -67,8 +74,9 @@ def prepare(
     choose_kernels(precision, deterministic=config.train.deterministic)
     if config.train.deterministic:
         set_deterministic()
+    measure = dataset is not None or not coming  # the images' statistics, for which they are read
     with distributed.main_first():  # what has to be downloaded is so once
-        dataset = load_dataset(config.data, seed=config.data.split_seed)
+        dataset = dataset or load_dataset(config.data, seed=config.data.split_seed)
     check_fit(config, dataset, target)
     seed_epoch(config.seed, 0)
     if checkpoint:
@@ -79,7 +87,7 @@ def prepare(
         if isinstance(pretrained, str) and _is_among(pretrained, coming):
             config = config.model_copy(update={"model": config.model.model_copy(update={"pretrained": False})})
         names = dataset.class_names
-        statistics = None if coming else partial(dataset.train.pixel_statistics, device)  # which reads all images
+        statistics = partial(dataset.train.pixel_statistics, device) if measure else None
         with distributed.main_first():
             model = create_model(config, num_classes=len(names), class_names=names, statistics=statistics)
     model = model.to(device)

@@ -19,7 +19,7 @@ from common.runs import Run, is_run, remove_run
 from data import Augment, BatchPlan
 from evaluation.predictions import predict_split
 from models import preprocessing, train_mode
-from training.check import print_notes
+from training.copies import print_notes
 from training.optimization import Mixer, create_loss, create_optimizer, create_scheduler
 from training.progress import Interrupted, Journal, Signals, TrainingBar, Watcher, scalar_writer, start_line
 from training.randomness import seed_epoch
@@ -53,12 +53,17 @@ def train(
                 remove_run(directory)  # no epoch was finished: once the cause is mended, the same command starts anew
             if isinstance(error, ValueError):
                 raise
-            size, parts = config.train.batch_size, config.train.grad_accum_steps
-            raise ValueError(
-                f"out of memory on {device} with train.batch_size={size}; try train.grad_accum_steps={2 * parts}, which "
-                f"takes the same steps, or train.batch_size={max(1, size // 2)}"
-            ) from None
+            raise out_of_memory(config, device) from None
     return run
+
+
+def out_of_memory(config: Config, device: torch.device) -> ValueError:
+    """What is said, with the remedies, when a batch is too large for the device."""
+    size, parts = config.train.batch_size, config.train.grad_accum_steps
+    return ValueError(
+        f"out of memory on {device} with train.batch_size={size}; try train.grad_accum_steps={2 * parts}, which "
+        f"takes the same steps, or train.batch_size={max(1, size // 2)}"
+    )
 
 
 class Trainer:
@@ -181,12 +186,14 @@ class Trainer:
         self.scheduler.step_update(since_start + step if self.cfg.sched_on_updates else since_start)
         self.state.learning_rates.append(max(group["lr"] for group in self.optimizer.param_groups))
 
+    def prepare_batch(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """uint8 b 3 H W and int64 b -> what the model sees, float b 3 H W, and labels or, of mixed images, shares b K."""
+        inputs = self.augment.erase(self.preprocess(self.augment(images, generator)), generator)
+        return self.mixer(inputs, labels) if self.mixer else (inputs, labels)
+
     def train_step(self, images: Tensor, labels: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
         """One optimizer step on this rank's part (uint8 b 3 H W, int64 b) of a batch; sums of loss, hits, images."""
-        inputs = self.augment.erase(self.preprocess(self.augment(images, generator)), generator)
-        targets = labels
-        if self.mixer:
-            inputs, targets = self.mixer(inputs, labels)
+        inputs, targets = self.prepare_batch(images, labels, generator)
         sums = torch.zeros(3, device=self.device)
         parts = list(zip(*(x.chunk(self.cfg.grad_accum_steps) for x in (inputs, targets, labels))))
         for number, (chunk, target, label) in enumerate(parts, 1):
