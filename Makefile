@@ -3,15 +3,17 @@
 # make test-slow    seeded runs that must reach a number
 # make mutations    do the tests notice small mistakes in the numeric modules? (half an hour)
 # make study-a      one of the five studies (a to e, see docs/studies.md), to its report; finished runs are skipped, unfinished ones
-#                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs
+#                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs. SMALL=1: in minutes on a CPU, with tiny
+#                   models from scratch, on the images of DATA=FOLDER (a folder for each class) or on scanned digits
 # make clean        remove what quickstart and the tests made
 
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALLED := .venv/installed
 
-.PHONY: quickstart test test-slow mutations lint study-a study-b study-c study-d study-e study clean
+.PHONY: quickstart test test-slow mutations lint study-a study-b study-c study-d study-e study study-report clean
 
-quickstart: .venv/installed
+quickstart: $(INSTALLED)
 	$(BIN)/python train.py configs/quickstart.yaml --overwrite
 	$(BIN)/python evaluate.py outputs/quickstart
 	$(BIN)/python gradcam.py outputs/quickstart --random 6
@@ -20,27 +22,57 @@ quickstart: .venv/installed
 	@echo "Open these figures:"
 	@ls outputs/quickstart/figures/*.png outputs/quickstart/gradcam/grid-*.png
 
+OUTPUTS = outputs
+TRAIN = $(BIN)/python train.py --resume $(SMALL_KEYS) $(ARGS)
+IMAGES ?= 3 17 42 107 256 512 777 1024 2048 4096
+PICTURES = --index $(IMAGES)
+ANALYZE ?= 500
+
+ifdef SMALL
+OUTPUTS = outputs/small
+PICTURES = --per-class 1
+ANALYZE = 20
+SMALL_DATA = $(if $(DATA),data.dataset=imagefolder 'data.root=$(DATA)',data.dataset=digits data.augment.hflip=0)
+SMALL_KEYS = output_root=$(OUTPUTS) $(SMALL_DATA) data.image_size=32 model.pretrained=false reported={} \
+	train.epochs=3 train.batch_size=32 train.warmup_epochs=0 evaluate.latency_seconds=0.1
+SMALL_VIT = model.name=vit_tiny_patch16_224 'model.kwargs={patch_size: 4, embed_dim: 64, depth: 4, num_heads: 2}'
+SMALL_SWIN = model.name=swin_tiny_patch4_window7_224 \
+	'model.kwargs={patch_size: 2, window_size: 4, embed_dim: 32, depths: [2, 2], num_heads: [2, 4]}'
+SMALL_TARGET = 'train.stop_at_fraction_of={run: $(OUTPUTS)/shallow_vit/resnet34, fraction: 0.9}'
+SMALL_SIDES = --sides 56 112 168 224 --seconds 0.1
+endif
+
 study-a: ; $(MAKE) study STUDY=cifar10_lr
 study-b: ; $(MAKE) study STUDY=cifar10_freeze
 study-c: ; $(MAKE) study STUDY=cifar10_partial
-study-d: .venv/installed
-	$(BIN)/python train.py configs/shallow_vit/resnet34.yaml --resume $(ARGS)
-	$(MAKE) study STUDY=shallow_vit
-study-e: .venv/installed
-	$(BIN)/python -m benchmarks.attention_complexity
-	$(BIN)/python train.py configs/swin/cifar100_scratch.yaml --resume $(ARGS)
-	$(BIN)/python evaluate.py outputs/cifar100_scratch --corrupt
-	$(BIN)/python gradcam.py outputs/cifar100_scratch --index $(IMAGES)
 
-# One study: its configs trained, explained on ten test images and in numbers, and compared in one report.
-REPORT = outputs/comparisons/$(STUDY)
-IMAGES ?= 3 17 42 107 256 512 777 1024 2048 4096
-ANALYZE ?= 500
-study: .venv/installed
-	$(BIN)/python train.py configs/$(STUDY)/*.yaml --resume $(ARGS)
-	$(BIN)/python gradcam.py outputs/$(STUDY)/*/ --index $(IMAGES) --output $(REPORT)
-	$(BIN)/python gradcam.py outputs/$(STUDY)/*/ --analyze $(ANALYZE) --output $(REPORT)
-	$(BIN)/python evaluate.py outputs/$(STUDY)/*/ --corrupt --output $(REPORT)
+# One study: its configs trained, explained in pictures and in numbers, and compared in one report. A run that fails (-) does
+# not end it.
+study: $(INSTALLED)
+ifdef SMALL
+	-$(TRAIN) configs/$(STUDY)/vit*.yaml $(SMALL_VIT)
+	-$(TRAIN) configs/$(STUDY)/swin*.yaml $(SMALL_SWIN)
+else
+	-$(TRAIN) configs/$(STUDY)/*.yaml
+endif
+	$(MAKE) study-report
+
+study-d: $(INSTALLED)
+	$(TRAIN) configs/shallow_vit/resnet34.yaml
+	-$(TRAIN) configs/shallow_vit/a?.yaml $(SMALL_TARGET)
+	$(MAKE) study-report STUDY=shallow_vit
+
+study-e: $(INSTALLED)
+	$(BIN)/python -m benchmarks.attention_complexity --output $(OUTPUTS)/attention_complexity $(SMALL_SIDES)
+	$(TRAIN) configs/swin/cifar100_scratch.yaml $(SMALL_SWIN)
+	$(BIN)/python evaluate.py $(OUTPUTS)/cifar100_scratch --corrupt
+	$(BIN)/python gradcam.py $(OUTPUTS)/cifar100_scratch $(PICTURES)
+
+REPORT = $(OUTPUTS)/comparisons/$(STUDY)
+study-report:
+	$(BIN)/python gradcam.py $(OUTPUTS)/$(STUDY) $(PICTURES) --output $(REPORT)
+	$(BIN)/python gradcam.py $(OUTPUTS)/$(STUDY) --analyze $(ANALYZE) --output $(REPORT)
+	$(BIN)/python evaluate.py $(OUTPUTS)/$(STUDY) --corrupt --output $(REPORT)
 
 test: lint
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4

@@ -39,19 +39,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"--pretrained {args.pretrained} is for one MODEL by its name in timm, such as vit_tiny_patch16_224"
         )
-    if not models:
-        open_runs(
-            [Path(name) for name in args.runs], args.output, args.overrides
-        )  # says what is wrong before torch is imported
+    directories, runs = [Path(name) for name in args.runs], []
+    if not models:  # says what is wrong before torch is imported
+        runs = open_runs(directories, args.output, args.overrides, figure_format=args.format)
     # What is wrong so far was said at once; torch and its like take seconds to import.
     from common.devices import select_device
     from explanation import tasks
     from explanation.pretrained import open_pretrained
 
     device = select_device(args.device)
-    made = {name: open_pretrained(name, args.pretrained).directory for name in models}
-    directories = [made.get(name, Path(name)) for name in args.runs]
-    runs = open_runs(directories, args.output, args.overrides, figure_format=args.format)
+    if models:
+        made = {Path(name): open_pretrained(name, args.pretrained).directory for name in models}
+        directories = [made.get(path, path) for path in directories]
+        runs = open_runs(directories, args.output, args.overrides, figure_format=args.format)
     with in_use(runs):
         if args.analyze is not None:
             tasks.analyze(runs, args, device)

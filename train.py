@@ -23,8 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cache import CACHE_HELP
+from common.config import Config
 from common.config_files import describe_keys
-from common.console import print_result, print_table, run_script
+from common.console import print_result, print_table, raised_here, run_script
 from common.runs import Run, check_directory, check_unchanged, directory_of, resume_command
 from common.variants import load_variants
 
@@ -45,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.devices import keep_freed_memory, select_device
     from models import resolve_image_size
     from training.check import check
-    from training.progress import Interrupted
     from training.rehearsal import rehearse_all
-    from training.trainer import train
 
     jobs = [(resolve_image_size(config), directory) for config, directory in zip(configs, directories)]
     if args.check:
@@ -67,20 +66,38 @@ def main(argv: Sequence[str] | None = None) -> None:
         jobs = [job for job, is_done in zip(jobs, done) if not is_done]
         if len(jobs) > 1:
             rehearse_all(jobs, device, resume=args.resume)
-        for config, directory in jobs:
-            try:
-                run = train(config, directory, device=device, resume=args.resume, overwrite=args.overwrite)
-            except Interrupted as stop:
-                go_on = f"Go on with: {resume_command(directory)}"
-                finished = (directory / "train.json").is_file()
-                print(
-                    f"{stop}; what was done is saved. {'This run is finished.' if finished else go_on}", file=sys.stderr
-                )
-                sys.exit(stop.exit_code)
-            if distributed.is_main():
-                print_summary(run)
+        failed = train_all(jobs, device, resume=args.resume, overwrite=args.overwrite)
         if len(directories) > 1 and distributed.is_main():
-            print_runs([Run.open(directory) for directory in directories])
+            print_runs([Run.open(directory) for directory in directories if (directory / "train.json").is_file()])
+        if failed:
+            raise ValueError(f"{len(failed)} of {len(jobs)} runs failed, as said above: {', '.join(map(str, failed))}")
+
+
+def train_all(jobs: Sequence[tuple[Config, Path]], device, *, resume: bool, overwrite: bool) -> list[Path]:
+    """Train one run after another, and return those that failed: of several, one that does need not end the others."""
+    from common import distributed
+    from training.progress import Interrupted
+    from training.trainer import train
+
+    failed = []
+    for config, directory in jobs:
+        try:
+            run = train(config, directory, device=device, resume=resume, overwrite=overwrite)
+        except Interrupted as stop:
+            go_on = f"Go on with: {resume_command(directory)}"
+            finished = (directory / "train.json").is_file()
+            print(f"{stop}; what was done is saved. {'This run is finished.' if finished else go_on}", file=sys.stderr)
+            sys.exit(stop.exit_code)
+        except ValueError as error:
+            # What a library raised is a defect of ours; and other processes may still wait within the run.
+            if len(jobs) == 1 or distributed.world_size() > 1 or not raised_here(error):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            failed.append(directory)
+            continue
+        if distributed.is_main():
+            print_summary(run)
+    return failed
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -144,20 +161,22 @@ def print_runs(runs: Sequence[Run]) -> None:
     for run in runs:
         result = run.read_json("train.json")
         accuracy = result["val_accuracy"]
-        shown = "no validation split" if accuracy is None else f"{accuracy:.2%}"
+        unknown = "no validation split" if result["best_epoch"] else "no epoch was finished"
+        shown = unknown if accuracy is None else f"{accuracy:.2%}"
         state = "diverged" if result["diverged"] else result["stopped_because"].replace("_", " ")
         rows.append(
             (
                 run.directory,
                 shown,
-                f"{result['best_epoch']} of {result['epochs_run']}",
+                f"{result['best_epoch'] or 'none'} of {result['epochs_run']}",
                 f"{result['seconds']:.1f} s",
                 state,
             )
         )
     print()
     print_table(rows, header=("run", "validation accuracy", "best epoch", "training time", "stopped because"))
-    print(f"compare them: python evaluate.py {shlex.join(str(run.directory) for run in runs)}")
+    usable = [str(run.directory) for run in runs if run.path("best.pt").is_file()]
+    print(f"compare them: python evaluate.py {shlex.join(usable)}")
     accuracies = [run.read_json("train.json")["val_accuracy"] for run in runs]
     print_result({"runs": [str(run.directory) for run in runs], "val_accuracy": accuracies})
 

@@ -35,7 +35,7 @@ def run_script(main: Callable[[Sequence[str] | None], None], argv: Sequence[str]
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except ValueError as error:
-        if not _raised_here(error):
+        if not raised_here(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -67,7 +67,8 @@ def print_result(values: dict, written: Iterable[Path] = ()) -> None:
     print(f"result: {json.dumps(values)}", flush=True)
 
 
-def _raised_here(error: BaseException) -> bool:
+def raised_here(error: BaseException) -> bool:
+    """Whether the project raised it, and not a library."""
     traceback = error.__traceback__
     while traceback.tb_next:
         traceback = traceback.tb_next

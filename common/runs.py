@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,12 +198,13 @@ def open_runs(
 ) -> list[Run]:
     """The finished runs in ``directories``, each once, for a comparison in ``output``; a folder of runs stands for those.
 
+    Of a folder, runs that came to no end are left out and named, as long as there are others.
     ``figure_format``: of `VECTOR_FORMATS`; what the figures of these runs, and of their comparison, are also written as.
     Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
     of a single run.
     """
     runs: dict[str, Run] = {}
-    directories = [run for directory in directories for run in runs_below(directory)]
+    directories = [run for directory in directories for run in _usable(directory, runs_below(directory))]
     for directory in {path.resolve(): path for path in directories}.values():
         run = Run.open_finished(directory, overrides)
         run.figure_format = figure_format
@@ -227,6 +229,20 @@ def runs_below(directory: Path) -> list[Path]:
             folders.clear()
         folders[:] = [name for name in folders if name not in NO_RUN_NAMES]
     return sorted(found) or [directory]
+
+
+def _usable(folder: Path, directories: list[Path]) -> list[Path]:
+    """Of the runs below a folder those that have something to show; all of them where none has, so that it is said why."""
+    lacking = {d: next((n for n in ("train.json", "best.pt") if not (d / n).is_file()), None) for d in directories}
+    chosen = [directory for directory, name in lacking.items() if not name]
+    if directories == [folder] or not chosen:
+        return directories
+    for directory, name in lacking.items():
+        if name == "train.json":
+            print(f"note: {directory} is left out: it is unfinished ({resume_command(directory)})", file=sys.stderr)
+        elif name:
+            print(f"note: {directory} is left out: no epoch of it was finished", file=sys.stderr)
+    return chosen
 
 
 @contextlib.contextmanager

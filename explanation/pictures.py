@@ -1,6 +1,7 @@
 """Which pictures are explained: image files, or images of a run's splits."""
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,9 +108,12 @@ def pick_pictures(
 
 
 def sample_indices(split: Split, count: int, seed: int, *, option: str) -> list[int]:
-    """``count`` seeded positions of a split, ascending. Raises ValueError, naming the option, for more than there are."""
-    if not 1 <= count <= len(split):
+    """``count`` seeded positions of a split, ascending; all of them, and a note that names the option, where it has fewer."""
+    if count < 1 or not len(split):
         raise ValueError(f"{option} {count}: the {split.name} split has {len(split)} images; ask for 1 to that")
+    if count > len(split):
+        print(f"note: {option} {count}: the {split.name} split has {len(split)} images, all are taken", file=sys.stderr)
+        count = len(split)
     return np.sort(np.random.default_rng(seed).choice(len(split), count, replace=False)).tolist()
 
 

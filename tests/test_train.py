@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -171,6 +172,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         start(tmp_path, "train.lr=1e30", "train.clip_grad=null", "train.warmup_epochs=0", "train.epochs=6")
     result = json.loads((tmp_path / "tiny" / "train.json").read_text())
     assert result["stopped_because"] == "non_finite_loss" and result["epochs_run"] < 6
+
+
+def test_one_bad_run_of_several_does_not_end_the_others(tmp_path, capsys):
+    broken = {**TINY_VIT["train"], "lr": 1e30, "clip_grad": None, "warmup_epochs": 0}
+    paths = [str(write_config(tmp_path, TINY_VIT | {"train": broken}, "bad")), str(write_config(tmp_path, TINY_VIT))]
+    with pytest.raises(ValueError, match=r"1 of 2 runs failed, as said above: .*/bad$"):
+        train.main([*paths, f"output_root={tmp_path}", "train.epochs=1"])
+    said = capsys.readouterr()
+    assert "error: " in said.err and "bad: the loss is not finite in epoch 1" in said.err
+    assert re.search(r"/bad +no epoch was finished +none of 1 ", said.out)
+    assert f"compare them: python evaluate.py {tmp_path}/tiny\n" in said.out
+    assert [run.config.name for run in open_runs([tmp_path], None)] == ["tiny"]  # what a study goes on with
+    assert f"note: {tmp_path}/bad is left out: no epoch of it was finished" in capsys.readouterr().err
+    (tmp_path / "tiny" / "train.json").unlink()
+    with pytest.raises(ValueError, match="unfinished run"):  # with none left, what is wrong is said
+        open_runs([tmp_path / "tiny"], None)
 
 
 def test_a_loss_that_breaks_later_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ class Sample:
 
     @classmethod
     def draw(cls, split: Split, num_images: int, seed: int) -> "Sample":
-        """Raises ValueError for more images than the split has."""
+        """All images where the split has fewer."""
         return cls(split, sample_indices(split, num_images, seed, option="--analyze"), seed)
 
     def __len__(self) -> int:

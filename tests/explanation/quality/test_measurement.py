@@ -105,9 +105,7 @@ def test_progress_moves_image_by_image_where_an_image_takes_long(family_runs, mo
     assert measurement._batch_size(run, model, torch.device("cpu")) == 1
 
 
-def test_more_images_than_there_are_is_an_error(vit_run):
-    with pytest.raises(ValueError, match="--analyze 100000: the test split has 180 images"):
-        gradcam.main([str(vit_run), "--analyze", "100000"])
+def test_no_images_to_measure_is_an_error(vit_run):
     with pytest.raises(ValueError, match="ask for 1 to that"):
         gradcam.main([str(vit_run), "--analyze", "0"])
     with pytest.raises(ValueError, match="explains the predicted class"):
