@@ -13,6 +13,7 @@ OLD_RUN = PROJECT / "tests/common/before_packages"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # minutes on an idle machine
 @pytest.mark.parametrize(
     ("study", "name", "runs"),
     [
