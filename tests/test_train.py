@@ -84,11 +84,9 @@ def test_biases_norms_and_positions_are_spared_from_weight_decay(vit_run):
     assert sizes == {0.05: len(decayed), 0.0: len(weights) - len(decayed)}
 
 
-def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
-    weights = []
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        start(tmp_path, f"seed={seed}", f"name={name}")
-        weights.append(torch.load(tmp_path / name / "last.pt", weights_only=True)["model"])
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path, vit_run):
+    runs = [vit_run] + [start(tmp_path, f"seed={seed}", name=f"seed{seed}") for seed in (0, 1)]
+    weights = [torch.load(run / "last.pt", weights_only=True)["model"] for run in runs]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not torch.equal(weights[0]["head.weight"], weights[2]["head.weight"])
 

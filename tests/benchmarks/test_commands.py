@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -52,9 +50,8 @@ def test_counted_attention_follows_the_formulas_of_the_paper(tmp_path):
 
 def test_the_explanation_benchmark_compares_with_grad_cam(tmp_path):
     output = tmp_path / "explain.json"
-    command = [sys.executable, "-m", "benchmarks.explain", "--models", "vit_tiny_patch16_224", "--image-size", "48"]
-    command += ["--images", "2", "--rounds", "1", "--channels", "100", "--output", str(output)]
-    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    arguments = ["--models", "vit_tiny_patch16_224", "--image-size", "48", "--images", "2", "--rounds", "1"]
+    importlib.import_module("benchmarks.explain").main([*arguments, "--channels", "100", "--output", str(output)])
     results = json.loads(output.read_text())
     for method in ("gradcam", "scorecam"):
         result = results[f"vit_tiny_patch16_224 {method}"]

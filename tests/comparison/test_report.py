@@ -216,7 +216,7 @@ def test_the_table_of_a_paper_stresses_a_real_difference_alone(report):
     assert not [p for p in even.pairs if p["distinguishable"]] and best in "ab"
 
 
-def test_figures_are_written_as_they_are_asked_for(report):
+def test_figures_are_written_as_they_are_asked_for(report, drawn):
     run = report.parent / "study" / "a"
     evaluate.main([str(run), "--from-predictions", "--format", "svg"])
     drawn = ("confusion_matrix", "per_class_accuracy", "reliability")

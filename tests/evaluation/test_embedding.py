@@ -37,7 +37,7 @@ def test_neighbours_of_separated_classes_are_right_and_of_noise_at_chance():
     assert noise["knn_accuracy_ci95"][0] < 0.25 < noise["knn_accuracy_ci95"][1]
 
 
-def test_a_run_is_embedded(vit_run, capsys):
+def test_a_run_is_embedded(vit_run, drawn, capsys):
     evaluate.main([str(vit_run), "--embedding"])
     about = json.loads((vit_run / "embedding.json").read_text())
     metrics = json.loads((vit_run / "metrics.json").read_text())

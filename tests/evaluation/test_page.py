@@ -14,11 +14,14 @@ from evaluation.page import compose
 
 
 @pytest.fixture(scope="module")
-def run(vit_run, tmp_path_factory):
+def evaluated(vit_run):
     evaluate.main([str(vit_run)])
-    copy = tmp_path_factory.mktemp("page") / "copy"
-    shutil.copytree(vit_run, copy)
-    return copy
+    return vit_run
+
+
+@pytest.fixture
+def run(evaluated, tmp_path):
+    return shutil.copytree(evaluated, tmp_path / "copy")
 
 
 def test_the_result_comes_first_and_every_class_has_its_scores(run):

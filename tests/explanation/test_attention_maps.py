@@ -89,7 +89,7 @@ def test_what_is_no_attention_layer_or_patch():
         attention_of(model, images_for(model), "blocks.1.attn", (3, 0))
 
 
-def test_attention_is_drawn_head_by_head(family_runs, capsys):
+def test_attention_is_drawn_head_by_head(family_runs, drawn, capsys):
     run = family_runs["swin"]
     gradcam.main(
         [str(run), "--index", "0", "--method", "attention", "--layer", "layers.0.blocks.1", "--patch", "1", "2"]

@@ -77,7 +77,7 @@ def test_a_head_of_other_classes_is_refused(here, weights, photo, tmp_path):
     assert not here.exists()
 
 
-def test_a_folder_named_by_classes_or_synsets_is_evaluated(here, weights, photo, tmp_path, undrawn, capsys):
+def test_a_folder_named_by_classes_or_synsets_is_evaluated(here, weights, photo, tmp_path, capsys):
     explain(weights[0], photo)
     for folder in ("n02123045", "tiger_cat", "Persian cat"):
         (tmp_path / "photos" / folder).mkdir(parents=True)

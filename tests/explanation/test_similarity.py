@@ -68,7 +68,7 @@ def test_blocks_are_the_links_of_the_chain():
         assert list(blocks_of(model)) == expected[name]
 
 
-def test_runs_are_compared_layer_by_layer(family_runs, tmp_path, capsys):
+def test_runs_are_compared_layer_by_layer(family_runs, tmp_path, drawn, capsys):
     runs = [str(family_runs[name]) for name in ("vit", "swin", "resnet")]
     gradcam.main([*runs, "--similarity", "8", "--output", str(tmp_path)])
     printed = capsys.readouterr().out

@@ -39,7 +39,7 @@ def start(root, folder, *arguments):
     train.main([str(write_config(folder, values)), f"output_root={folder}", *arguments])
 
 
-def test_a_check_names_what_the_data_hold_and_trains_nothing(root, tmp_path, capsys):
+def test_a_check_names_what_the_data_hold_and_trains_nothing(root, tmp_path, drawn, capsys):
     start(root, tmp_path, "--check")
     folder, said = tmp_path / "checks/tiny", capsys.readouterr().out
     assert not (tmp_path / "tiny").exists()

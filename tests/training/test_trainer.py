@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import start_script
 from support import TINY_VIT, make_config, make_folder, write_config
 
 import evaluate
@@ -24,7 +26,6 @@ from training.state import TrainingState
 from training.stopping import reason_to_stop, stayed_near_chance
 
 PROJECT = Path(__file__).parents[2]
-pytestmark = pytest.mark.usefixtures("undrawn")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 TIMES = ("seconds", "images_per_second")
 
@@ -62,18 +63,15 @@ RECIPE = {
 
 
 @pytest.mark.parametrize("option", RECIPE)
-def test_every_option_changes_the_run_and_repeats(tmp_path, option):
-    runs = [
-        start(tmp_path, *options, name=name)
-        for name, options in (("plain", []), ("a", RECIPE[option]), ("b", RECIPE[option]))
-    ]
-    plain, one, other = (weights(run, "best.pt") for run in runs)
+def test_every_option_changes_the_run_and_repeats(tmp_path, vit_run, option):
+    runs = [start(tmp_path, *RECIPE[option], name=name) for name in "ab"]
+    plain, one, other = (weights(run, "best.pt") for run in (Run.open(vit_run), *runs))
     assert same(one, other)
     assert plain.keys() != one.keys() or not same(plain, one)
 
 
-def test_accumulation_takes_the_same_steps(tmp_path):
-    one = weights(start(tmp_path))
+def test_accumulation_takes_the_same_steps(tmp_path, vit_run):
+    one = weights(Run.open(vit_run))
     four = weights(start(tmp_path, "train.grad_accum_steps=4", name="four"))
     for key in one:
         torch.testing.assert_close(one[key], four[key], atol=2e-3, rtol=1e-2)
@@ -207,14 +205,13 @@ RESUMED = [
 
 def launch(folder, name, *arguments):
     path = write_config(folder, TINY_VIT, name)
-    command = [sys.executable, str(PROJECT / "train.py"), str(path), f"output_root={folder}", *arguments]
-    return subprocess.Popen(command, env=ENVIRONMENT, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    return start_script("train.py", path, f"output_root={folder}", *arguments, output=folder / "said")
 
 
 def wait_for(condition, process):
     deadline = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -231,7 +228,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, uninterrupted, options):
     wait_for(last.is_file, process)
     time.sleep(0.3)  # somewhere within a later epoch
     process.kill()
-    process.wait()
+    process.join()
     run = Run.open(tmp_path / "killed")
     assert not run.finished
     if options:  # within an epoch: the last step that was saved
@@ -249,9 +246,10 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path, uninterrupted, number, c
     process = launch(tmp_path, "stopped", *RESUMED)
     run_directory = tmp_path / "stopped"
     wait_for((run_directory / "log.csv").is_file, process)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
+    os.kill(process.pid, number)
+    process.join(timeout=60)
+    assert process.exitcode == code
+    errors = (tmp_path / "said.err").read_text()
     assert f"python train.py {run_directory / 'config.yaml'} --resume" in errors
     saved = torch.load(run_directory / "last.pt", weights_only=True)
     assert saved["progress"] is None or 0 < saved["progress"]["step"] < 45
@@ -337,26 +335,35 @@ def test_out_of_memory_names_the_batch_size(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- several processes
 
 
-def torchrun(script, *arguments, processes=2):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    done = subprocess.run(
-        [*command, str(PROJECT / script), *map(str, arguments)],
-        env=ENVIRONMENT,
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    return done
+def torchrun(folder, script, *arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(PROJECT / script), *map(str, arguments)]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=PROJECT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_two_processes_train_and_evaluate_as_one(tmp_path):
+def forked(folder, script, *arguments):
+    """With what torchrun says in the environment, without three imports of torch."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        common = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [{"RANK": str(i), "LOCAL_RANK": str(i), **common} for i in range(2)]
+    outputs = [folder / f"{script}-{i}" for i in range(2)]
+    started = [start_script(script, *arguments, output=output, **rank) for output, rank in zip(outputs, ranks)]
+    for process, output in zip(started, outputs):
+        process.join(timeout=240)
+        assert process.exitcode == 0, Path(f"{output}.err").read_text()
+    return "".join(Path(f"{output}.out").read_text() for output in outputs)
+
+
+@pytest.mark.parametrize("launcher", [forked, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_two_processes_train_and_evaluate_as_one(tmp_path, launcher):
     plain = {**TINY_VIT, "data": {**TINY_VIT["data"], "augment": {"crop_padding": 0, "hflip": 0}}}
     one = start(tmp_path, values=plain, name="one")
     path = write_config(tmp_path, plain, "two")
-    done = torchrun("train.py", path, f"output_root={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("result: ") == 1  # one process prints
+    said = launcher(tmp_path, "train.py", path, f"output_root={tmp_path}")
+    assert said.count("result: ") == 1  # one process prints
     two = Run.open(tmp_path / "two")
     assert two.read_json("train.json")["processes"] == 2
     rates = [torch.load(run.path("last.pt"), weights_only=True)["learning_rates"] for run in (one, two)]
@@ -367,8 +374,7 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
 
     evaluate.main([str(one.directory), "--split", "train"])
     alone = one.read_json("metrics-train.json")
-    done = torchrun("evaluate.py", one.directory, "--split", "train")
-    assert done.returncode == 0, done.stderr
+    launcher(tmp_path, "evaluate.py", one.directory, "--split", "train")
     together = one.read_json("metrics-train.json")
     measured = ("latency_ms", "images_per_second", "peak_memory_mb", "threads")
     for key in alone.keys() - set(measured):
