@@ -67,12 +67,12 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"--image: two files would be called {twice[0]}; give each file once, or rename one")
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    names = [f"{n}-{d[:8]}" if _is_of_another(run, n, d) else n for n, d in zip(names, digests)]
     for path in paths:
         width, height = open_image(path).size
         if min(width, height) < 2:
             raise ValueError(f"{path}: of {width}x{height} pixels one remains; there is nothing to locate in it")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    names = [f"{n}-{d[:8]}" if _is_of_another(run, n, d) else n for n, d in zip(names, digests)]
     look = (cfg.size, cfg.photo_filter, cfg.crop_pct, cfg.crop_mode)
     photos = Photos(list(map(str, paths)), torch.full((len(paths),), -1), *look)
     return [Picture(name, photos.read(i), None, photos, i, digests[i]) for i, name in enumerate(names)]

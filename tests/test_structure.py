@@ -66,7 +66,12 @@ def test_every_imported_package_is_listed(folders, file):
     paths = [
         path for path in PROJECT.rglob("*.py") if path.relative_to(PROJECT).parts[0].removesuffix(".py") in folders
     ]
-    names = set().union(*map(imported, paths)) - sys.stdlib_module_names - RANK_OF.keys() - {"benchmarks", "support"}
+    names = (
+        set().union(*map(imported, paths))
+        - sys.stdlib_module_names
+        - RANK_OF.keys()
+        - {"benchmarks", "support", "processes"}
+    )
     distributions = packages_distributions()
     listed = requirements(file).keys() | requirements("requirements-optional.txt").keys()
     unlisted = [

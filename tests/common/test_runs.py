@@ -41,7 +41,7 @@ def test_a_run_of_the_old_layout_is_explained_and_resumed(old_run):
     assert {"model", "optimizer"} <= run.load_checkpoint("last.pt").keys()
 
 
-def test_figures_are_also_written_as_vectors_where_a_format_is_asked_for(old_run, tmp_path):
+def test_figures_are_also_written_as_vectors_where_a_format_is_asked_for(old_run, tmp_path, drawn):
     figure = Figure(figsize=(1, 1))
     for figure_format, start in (("pdf", b"%PDF"), ("svg", b"<?xml")):
         (run,) = open_runs([old_run], None, figure_format=figure_format)
