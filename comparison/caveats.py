@@ -211,7 +211,7 @@ def _facts(entry: Entry) -> dict[str, object]:
         "training threads": environment.get("threads"),
         "device": metrics.get("device"),
         "threads": metrics.get("threads"),
-        "attention kernel": metrics.get("attention_kernel"),
+        "attention kernel": None if metrics.get("attention_kernel") == "none" else metrics.get("attention_kernel"),
         "timed in turn with": ", ".join(metrics.get("latency_timed_with", [])),
         "python": environment.get("python"),
         "code": (environment.get("git_commit") or "")[:10],

@@ -122,6 +122,11 @@ def test_a_single_difference_is_named_with_its_key_and_both_values(make_entry, r
     assert len(found) == 1 and found[0].weight == weight and said in found[0].text
 
 
+def test_a_model_without_attention_has_no_kernel_that_could_differ(make_entry):
+    entries = [make_entry("a"), make_entry("b", metrics__attention_kernel="none", config__model__name="resnet18")]
+    assert not [caveat for caveat in caveats(entries, group_by_seed(entries)) if "attention" in caveat.text]
+
+
 NO_SEEDS = ("config", "metrics__params", "metrics__gmacs", "metrics__train_fingerprint")  # other models, other images
 
 
