@@ -214,11 +214,12 @@ def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
     """What gradcam.py found with these very weights: maps of the same images, its grids, and its numbers."""
     weights = {entry.run.config.name: entry.metrics.get("checkpoint_sha256") for entry in entries}
     maps = [explained.overlays_of(e.run, e.name, e.metrics.get("checkpoint_sha256")) for e in entries]
-    found = [explained.section("What do they look at?", maps)]
+    found = [explained.section("What do they look at?", [shown for shown in maps if shown])]
     figures, names = {}, {entry.run.config.name: entry.name for entry in entries}
     for path in sorted(folder.directory.glob("grid-*.json")):
         stored = read_json(path)
-        if stored.get("checkpoint_sha256") == weights:  # else it is of other runs, or of other weights
+        shown = stored.get("checkpoint_sha256") or {}
+        if shown and shown.items() <= weights.items():  # else it is of other runs, or of other weights
             figures |= {page: _grid_caption(stored, names) for page in stored["pages"] if folder.path(page).is_file()}
     found.append(Section("Where is the evidence?", figures=figures) if figures else None)
     found.append(_explanation_numbers(entries, folder))
@@ -237,10 +238,11 @@ def _grid_caption(stored: Mapping, names: Mapping[str, str]) -> str:
 
 
 def _explanation_numbers(entries: Sequence[Entry], folder: Folder) -> Section | None:
-    """What gradcam.py --analyze measured, where all runs have it, on the same images and by the weights that are compared."""
-    runs = [entry.run for entry in entries]
-    if not all(run.path("gradcam/statistics.npz").is_file() for run in runs):
+    """What gradcam.py --analyze measured of the runs that have it, on the same images, by the weights that are compared."""
+    entries = [entry for entry in entries if entry.run.path("gradcam/statistics.npz").is_file()]
+    if not entries:
         return None
+    runs = [entry.run for entry in entries]
     results = [run.read_json("gradcam/statistics.json") | {"run": e.name} for run, e in zip(runs, entries)]
     alike = [[result[key] for key in ("split", "num_images", "seed", "methods")] for result in results]
     weights = [entry.metrics.get("checkpoint_sha256") for entry in entries]

@@ -28,7 +28,7 @@ def overlays_of(run: Run, name: str, weights: str) -> dict[str, list[Overlay]]:
 
 def section(title: str, runs: Sequence[dict[str, list[Overlay]]]) -> Section | None:
     """The maps of images that all runs explained, run beside run; None where there are none."""
-    shared = [image for image in runs[0] if all(image in maps for maps in runs)]
+    shared = [image for image in (runs[0] if runs else ()) if all(image in maps for maps in runs)]
     overlays = [overlay for image in shared for maps in runs for overlay in maps[image]][:MOST_OVERLAYS]
     return Section(title, text=HOW, overlays=overlays) if overlays else None
 

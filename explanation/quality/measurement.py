@@ -151,9 +151,13 @@ def explain(
 
 
 def baselines(grid: tuple[int, int], seed: int, start: int, count: int) -> dict[str, Tensor]:
-    """The two maps that know nothing of the image, on the layer's grid: as coarse as the maps that they stand beside."""
+    """The two maps that know nothing of the image.
+
+    Random cells are as coarse as the maps that they stand beside. The Gaussian is on the common grid, whatever the layer's:
+    on one of 2x2 it would be even, with no centre to beat.
+    """
     rows = [faith.random_maps(1, grid, torch.Generator().manual_seed(seed * 2**20 + start + i)) for i in range(count)]
-    return {"random": torch.cat(rows), "centre": faith.centre_map(grid).expand(count, *grid)}
+    return {"random": torch.cat(rows), "centre": faith.centre_map(COMMON_GRID).expand(count, *COMMON_GRID)}
 
 
 def rank(maps: Tensor, ties: Tensor, images: Tensor) -> Tensor:

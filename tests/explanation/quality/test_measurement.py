@@ -119,3 +119,9 @@ def test_runs_on_other_images_are_not_compared():
 def test_a_batch_of_blank_maps_has_no_statistics():
     values = measurement.describe_maps(torch.zeros(2, 4, 4))
     assert len(values) == 14 and all(np.isnan(numbers).all() and len(numbers) == 2 for numbers in values.values())
+
+
+def test_a_centred_gaussian_has_a_centre_beside_maps_of_2x2_cells():
+    maps = measurement.baselines((2, 2), 0, 0, 3)
+    assert maps["random"].shape == (3, 2, 2) and maps["centre"].shape == (3, 14, 14)
+    assert maps["centre"].amax() > 10 * maps["centre"].amin()
