@@ -31,14 +31,8 @@ if TYPE_CHECKING:  # these take seconds to import, and a wrong argument should b
     import torch
 
 LOG_COLUMNS = (
-    "epoch",
-    "lr",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "images_per_second",
+    *("epoch", "lr", "train_loss", "train_accuracy"),
+    *("val_loss", "val_accuracy", "seconds", "images_per_second"),
 )
 TEST_COLUMNS = ("test_loss", "test_accuracy")  # of runs with train.log_test
 SUBFOLDERS = ("figures", "gradcam", "images", "tensorboard")
