@@ -3,12 +3,13 @@
 The rules are the outcome of benchmarks/planted_pattern.py and benchmarks/real_photos.py; docs/explanations.md has the tables.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from explanation.layers import MapLayer, map_layer, stage_starts, usual_layers
+from explanation.layers import SMALLEST_GRID, STAGE, MapLayer, map_layer, stage_starts, usual_layers
 from explanation.rollout import attention_rollout
 from models import input_spec
 
@@ -26,35 +27,42 @@ def choose(model: nn.Module) -> Choice:
     """The method and the layer for this architecture. Raises ValueError if no layer of the model gives a map."""
     stages = len(stage_starts(model))
     if not stages:
-        return Choice("gradcam", map_layer(model), "no attention: Grad-CAM at the last map larger than one cell")
+        return Choice("gradcam", map_layer(model), f"no attention: Grad-CAM at {STAGE}")
     layer = relevance_layer(model)
     if stages > 1:
-        return Choice(
-            "sglrp", layer, "stages of patches: relevance against the other classes, where the last stage begins"
+        rule = (
+            "stages of patches: relevance against the other classes, where the last stage of 4x4 cells or more begins"
         )
+        return Choice("sglrp", layer, rule)
     if _can_roll_out(model):
         return Choice("lrprollout", layer, "attention over one grid: relevance of the patches times gradient rollout")
     return Choice("lrp", layer, "attention that cannot be rolled out: relevance of the patches")
 
 
 def relevance_layer(model: nn.Module) -> MapLayer:
-    """Where relevance points best: a ViT's embedded patches; where the last stage of a Swin begins, if it has places.
+    """Where relevance points best: a ViT's embedded patches; where the last stage of a Swin begins that is fine enough.
 
     Without blocks of attention, and where these are no maps: the layer of the other methods.
     """
     starts, usual = stage_starts(model), usual_layers(model)
-    if len(starts) == 1 and "embedded patches" in usual:
-        return map_layer(model, usual["embedded patches"])
-    for name in reversed(starts[1:]):
-        before = name.rpartition("blocks.")[0] + "downsample"
-        for candidate in (before, name):
-            try:
-                layer = map_layer(model, candidate)
-            except ValueError:  # no such layer, or no map
-                continue
-            if layer.grid != (1, 1):
-                return layer
-    return map_layer(model)
+    places = [name for start in reversed(starts[1:]) for name in (start.rpartition("blocks.")[0] + "downsample", start)]
+    layers = [layer for name in places if (layer := _layer_or_none(model, name))]
+    if "embedded patches" in usual and starts:
+        layers.append(map_layer(model, usual["embedded patches"]))
+    return _first_fine(layers) or map_layer(model)
+
+
+def _first_fine(layers: Sequence[MapLayer]) -> MapLayer | None:
+    """The first that has `SMALLEST_GRID` cells a side, or else the first of more than one cell."""
+    fine = [layer for layer in layers if min(layer.grid) >= SMALLEST_GRID]
+    return next(iter([*fine, *(layer for layer in layers if layer.grid != (1, 1))]), None)
+
+
+def _layer_or_none(model: nn.Module, name: str) -> MapLayer | None:
+    try:
+        return map_layer(model, name)
+    except ValueError:  # no such layer, or no map
+        return None
 
 
 def default_layer(model: nn.Module, method: str) -> MapLayer:

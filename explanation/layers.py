@@ -31,6 +31,11 @@ class MapLayer:
     """Why this one, where it is the default."""
 
 
+SMALLEST_GRID = 4
+"""Cells a side that a stage must have to be a default, if another has them: fewer say little of where."""
+STAGE = "the last stage of 4x4 cells or more"
+
+
 def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradcam") -> MapLayer:
     """The layer ``name``, or by default the first of `default_layer_names` that sees more than one place.
 
@@ -43,10 +48,16 @@ def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradc
         return _named_layer(model, name)
     shapes = _output_shapes(model)
     names, rule = default_layer_names(model, method, shapes)
+    coarse = None
     for candidate in names:
         layout = find_layout(model, candidate, shapes.get(candidate))
         if layout and layout.grid != (1, 1) and not _misplacement(model, candidate, layout):
-            return _layer(model, candidate, layout, rule)
+            layer = _layer(model, candidate, layout, rule)
+            if rule != STAGE or min(layout.grid) >= SMALLEST_GRID:
+                return layer
+            coarse = coarse or layer
+    if coarse:
+        return coarse
     listed = map_layers(model)
     reached = [layer for layer, reached in listed if reached] or [layer for layer, _ in listed]
     if reached:
@@ -147,7 +158,11 @@ def default_layer_names(
         norms = [name for name in norms_only if re.search(rf"blocks\d*\..*\b{suffix}$", name)]
         if norms:
             return norms[::-1], f"the {suffix} of the last block; the classifier reads {pooling(model, shapes).words}"
-    return [info["module"] for info in getattr(model, "feature_info", [])][::-1], "the last stage"
+    modules = dict(model.named_modules())
+    stages = [name for info in getattr(model, "feature_info", []) if (name := info["module"]) in modules]
+    return [
+        name for name in reversed(stages) if any(True for _ in modules[name].parameters())
+    ], STAGE  # no bare activation
 
 
 def stage_starts(model: nn.Module) -> list[str]:

@@ -179,7 +179,7 @@ def test_a_layer_is_looked_at_in_the_runs_that_have_it(family_runs, tmp_path, ca
     runs = [str(family_runs["vit"]), str(family_runs["resnet"])]
     layers = ["--layer", "layer2", "blocks.0", "default"]
     gradcam.main([*runs, "--index", "1", "--method", "layercam", "--output", str(tmp_path), *layers])
-    assert [m["layer"] for m in result_of(capsys)["maps"]] == ["blocks.0", "blocks.1.norm1", "layer2", "layer3"]
+    assert [m["layer"] for m in result_of(capsys)["maps"]] == ["blocks.0", "blocks.1.norm1", "layer2", "layer1"]
     with pytest.raises(ValueError, match="vit has none of the layers layer2; add --layer default"):
         gradcam.main([*runs, "--index", "1", "--layer", "layer2"])
     with pytest.raises(ValueError, match="--layer layer9: no run has such a layer"):

@@ -19,9 +19,13 @@ EXPECTED = [
     ("vit_32px", dict(depth=2, embed_dim=48), 32, "patch_embed"),
     ("swin_tiny_patch4_window7_224", SMALL_SWIN, 32, "layers.2.downsample"),
     ("swin_t", SMALL_SWIN, 32, "layers.2.downsample"),
-    ("swin_t", SMALL_SWIN, 8, "layers.1.downsample"),  # the last stage is a single cell
-    ("resnet18", {}, 64, "layer4"),
-    ("convnext_atto", {}, 64, "stages.3"),
+    ("swin_t", SMALL_SWIN, 16, "layers.1.downsample"),  # the last stage has 2x2 cells
+    ("swin_t", SMALL_SWIN, 8, "patch_embed"),  # the last stage is a single cell, the one before it has 2x2
+    ("resnet18", {}, 128, "layer4"),
+    ("resnet18", {}, 64, "layer3"),
+    ("resnet18", {}, 16, "layer1"),
+    ("resnet18", {}, 8, "layer1"),  # 2x2 cells, and none is finer
+    ("convnext_atto", {}, 128, "stages.3"),
 ]
 
 

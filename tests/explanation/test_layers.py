@@ -22,8 +22,8 @@ from models import input_spec
         ("pvt_v2_b0", 64, {}, "stages.3.blocks.1.norm1", (2, 2)),
         ("swin", [32, 64], {}, "layers.1.blocks.1.norm1", (8, 16)),
         ("swin_tiny_patch4_window7_224", 32, {}, "layers.2.blocks.5.norm1", (2, 2)),  # the last stage is 1x1
-        ("resnet", 32, {}, "layer3", (2, 2)),  # here, too
-        ("resnet", [64, 96], {}, "layer4", (2, 3)),
+        ("resnet", 32, {}, "layer2", (4, 4)),  # here, too
+        ("resnet", [64, 96], {}, "layer3", (4, 6)),
     ],
 )
 def test_the_default_cam_layer_sees_more_than_one_place(family, image_size, kwargs, name, grid):

@@ -119,7 +119,7 @@ def test_the_default_layer_keeps_the_places_of_the_image(name, size, kwargs):
     apart = [at[-1, 0][0] - at[0, 0][0], at[-1, -1][0] - at[0, -1][0]]  # downwards
     apart += [at[0, -1][1] - at[0, 0][1], at[-1, -1][1] - at[-1, 0][1]]  # to the right
     if name in MIXING:
-        assert max(map(abs, apart)) < 0.07, apart
+        assert max(map(abs, apart)) < 0.15, apart
     else:
         assert min(apart) > 0.02, apart
 
