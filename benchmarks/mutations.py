@@ -28,7 +28,7 @@ WANTED = 0.9
 # Module -> the tests that are there to notice a mistake in it, the quick ones first.
 MODULES = {
     "comparison/significance.py": ("comparison/test_significance.py", "comparison/test_further.py"),
-    "common/intervals.py": ("evaluation/test_metrics.py",),
+    "common/intervals.py": ("evaluation/test_metrics.py", "comparison/test_significance.py"),
     "evaluation/metrics.py": ("evaluation/test_metrics.py", "evaluation/test_mistakes.py"),
     "evaluation/calibration.py": ("evaluation/test_metrics.py", "evaluation/test_confidence.py"),
     "evaluation/confidence.py": ("evaluation/test_confidence.py",),
