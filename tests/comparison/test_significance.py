@@ -159,3 +159,28 @@ def test_error_consistency_is_cohens_kappa_of_the_hits():
         for j in range(3):
             assert found[i, j] == pytest.approx(cohen_kappa_score(hits[i], hits[j]))
     assert found[0, 3] == pytest.approx(0) and np.isnan(found[3, 3])
+
+
+def test_the_interval_of_a_mean_over_seeds_by_hand():
+    """Satterthwaite: the squared sum of the two variances over the sum of each squared by its degrees of freedom."""
+    hits = np.random.default_rng(3).random((4, 300)) < np.array([0.6, 0.7, 0.75, 0.8])[:, None]
+    images = hits.mean(axis=0).var(ddof=1) / 300
+    seeds = hits.mean(axis=1).var(ddof=1) / 4
+    total = images + significance.Hits.of(hits).added
+    degrees = total**2 / (images**2 / 299 + seeds**2 / 3)
+    half = t.ppf(0.975, degrees) * np.sqrt(total)
+    mean = hits.mean()
+    np.testing.assert_allclose(significance.accuracy_interval(hits), [mean - half, mean + half], rtol=1e-9)
+
+
+def test_spreads_of_other_seeds_are_drawn_with_a_degree_of_freedom_less_than_runs():
+    drawn = significance._chi_square_draws((2, 3, 10, 1), 20_000, 0)
+    np.testing.assert_allclose(drawn.mean(axis=0), [1, 2, 9, 1], rtol=0.03)  # of one run none is used
+
+
+@pytest.mark.parametrize(
+    ("runs", "test"), [((1, 1), "images"), ((1, 2), "images and seeds"), ((2, 2), "images and seeds")]
+)
+def test_it_is_said_what_was_drawn_anew(runs, test):
+    hits = [np.random.default_rng(i).random((count, 50)) < 0.7 for i, count in enumerate(runs)]
+    assert compare_pairs("ab", hits)[0]["test"] == test
