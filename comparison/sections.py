@@ -120,11 +120,10 @@ def headline(comparison: Comparison) -> str:
     if not against:
         return sentence
     alike = [name for name, pair in against.items() if not pair["distinguishable"]]
-    rest = f"all {len(against)}" if len(against) > 1 else "the one"
     if alike:
         told = f"{len(against) - len(alike)} of the {len(against)} others (not from {', '.join(alike)})"
     else:
-        told = f"{rest} other{'s' if len(against) > 1 else ''}"
+        told = f"all {len(against)} others" if len(against) > 1 else "the third, too"
     return f"{sentence.removesuffix('.')}; {best} is told apart from {told}."
 
 
