@@ -149,6 +149,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError("--analyze explains the predicted class of every image; leave out --target")
     if args.analyze is not None and len(args.layer or []) > 1:
         raise ValueError("--analyze looks at one layer; name one")
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: should be at least 0")
     if not 0 <= args.overlay <= 1:
         raise ValueError(f"--overlay {args.overlay:g}: an opacity lies between 0 and 1")
     if any(not 0 < share < 1 for share in args.contour or []):

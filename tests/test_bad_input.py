@@ -142,6 +142,7 @@ def test_gradcam_arguments(fails, vit_run, tmp_path):
     assert "did you mean gradcam?" in fails(gradcam.main, vit_run, "--random", 1, "--method", "grad-cam")
     assert "test split has images 0 to 179" in fails(gradcam.main, vit_run, "--index", 180)
     assert "one image of each class" in fails(gradcam.main, vit_run, "--per-class", 0)
+    assert "should be at least 0" in fails(gradcam.main, vit_run, "--random", 1, "--seed", -1)
     assert "classes: 0, 1, 2" in fails(gradcam.main, vit_run, "--random", 1, "--target", "cat")
     assert "did you mean blocks.0.norm" in fails(gradcam.main, vit_run, "--random", 1, "--layer", "blocks.0.norm")
     assert "no such image file" in fails(gradcam.main, vit_run, "--image", tmp_path / "none.jpg")
