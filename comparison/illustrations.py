@@ -28,7 +28,7 @@ def draw(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
         | {"confusion.png": _draw_confusion(comparison)}
         | _draw_disagreements(comparison)
         | {"cost.png": _draw_cost(groups, seeded=seeded), "overview.png": _draw_overview(entries)}
-        | {"risk_coverage.png": _draw_risk(groups)}
+        | {"risk_coverage.png": _draw_risk(groups, seeded=seeded)}
         | _draw_corruptions(entries)
         | {"curves.png": _draw_curves(entries)}
         | _draw_targets(entries)
@@ -113,14 +113,14 @@ def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[
     return accuracy_against_cost(list(groups), accuracy, intervals, costs), caption
 
 
-def _draw_risk(groups: Mapping[str, Sequence[Entry]]) -> tuple[Figure, str]:
+def _draw_risk(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[Figure, str]:
     curves = {
         name: np.mean([risk_curve(entry.predictions) for entry in group], axis=0) for name, group in groups.items()
     }
-    caption = (
-        "Errors among the images that a model is surest of, as fewer are kept; the mean over its seeds. The lower, the "
+    caption = "Errors among the images that a model is surest of, as fewer are kept. The lower, the better; a line that falls "
+    caption += "to the left shows that confidence tells errors." + (
+        " Means over the seeds of a model." if seeded else ""
     )
-    caption += "better; a line that falls to the left shows that confidence tells errors."
     return evaluation_figures.risk_coverage(curves), caption
 
 

@@ -15,7 +15,7 @@ CAPTIONS = {
     "per_class_accuracy": "Accuracy of each class with its 95 % interval (Wilson); the line is the accuracy over all images.",
     "confusion_matrix": "How often a true class (row) is taken for another (column): images, and share of the true class.",
     "reliability": "Accuracy against confidence in 15 bins of equal width, and how many images each bin holds.",
-    "risk_coverage": "Errors among the images that it is surest of, as fewer are kept: low on the left if confidence tells.",
+    "risk_coverage": "Errors among the images that it is surest of, as fewer are kept: they fall if confidence helps.",
     "corruptions": "Accuracy under corruptions of growing severity, with 95 % intervals; 0 is the clean image.",
     "mistakes": "The errors with the highest confidence: true class, what it was taken for, and with which probability.",
     "embedding": "Features before the classifier, drawn by t-SNE; distances between groups mean little.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from explanation.layers import SMALLEST_GRID, STAGE, MapLayer, map_layer, stage_starts, usual_layers
+from explanation.layers import SMALLEST_GRID, MapLayer, map_layer, stage_starts, usual_layers
 from explanation.rollout import attention_rollout
 from models import input_spec
 
@@ -27,12 +27,11 @@ def choose(model: nn.Module) -> Choice:
     """The method and the layer for this architecture. Raises ValueError if no layer of the model gives a map."""
     stages = len(stage_starts(model))
     if not stages:
-        return Choice("gradcam", map_layer(model), f"no attention: Grad-CAM at {STAGE}")
+        layer = map_layer(model)
+        return Choice("gradcam", layer, f"no attention: Grad-CAM at {layer.rule}")
     layer = relevance_layer(model)
     if stages > 1:
-        rule = (
-            "stages of patches: relevance against the other classes, where the last stage of 4x4 cells or more begins"
-        )
+        rule = "stages of patches: relevance against the other classes, where the last stage begins that is fine enough"
         return Choice("sglrp", layer, rule)
     if _can_roll_out(model):
         return Choice("lrprollout", layer, "attention over one grid: relevance of the patches times gradient rollout")
@@ -54,8 +53,8 @@ def relevance_layer(model: nn.Module) -> MapLayer:
 
 def _first_fine(layers: Sequence[MapLayer]) -> MapLayer | None:
     """The first that has `SMALLEST_GRID` cells a side, or else the first of more than one cell."""
-    fine = [layer for layer in layers if min(layer.grid) >= SMALLEST_GRID]
-    return next(iter([*fine, *(layer for layer in layers if layer.grid != (1, 1))]), None)
+    usable = [layer for layer in layers if layer.grid != (1, 1)]
+    return next((layer for layer in usable if min(layer.grid) >= SMALLEST_GRID), usable[0] if usable else None)
 
 
 def _layer_or_none(model: nn.Module, name: str) -> MapLayer | None:

@@ -37,10 +37,11 @@ STAGE = "the last stage of 4x4 cells or more"
 
 
 def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradcam") -> MapLayer:
-    """The layer ``name``, or by default the first of `default_layer_names` that sees more than one place.
+    """The layer ``name``, or by default the first of `default_layer_names` that sees more than one place; of stages, 4x4.
 
-    Where there is none: the last of `map_layers` that a gradient reaches. A forward pass on the model's device finds the
-    grid; for an architecture that is not known, a second one tests that the layer's places are the image's.
+    If no stage does, the last that sees more than one; where there is none: the last of `map_layers` that a gradient reaches.
+    A forward pass on the model's device finds the grid; for an architecture that is not known, a second one tests that the
+    layer's places are the image's.
     Raises ValueError for a name that the model lacks (nearest names) or whose output is no map, and for a model that no map
     can be taken of.
     """
@@ -52,10 +53,9 @@ def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradc
     for candidate in names:
         layout = find_layout(model, candidate, shapes.get(candidate))
         if layout and layout.grid != (1, 1) and not _misplacement(model, candidate, layout):
-            layer = _layer(model, candidate, layout, rule)
             if rule != STAGE or min(layout.grid) >= SMALLEST_GRID:
-                return layer
-            coarse = coarse or layer
+                return _layer(model, candidate, layout, rule)
+            coarse = coarse or _layer(model, candidate, layout, "the last stage of more than one cell")
     if coarse:
         return coarse
     listed = map_layers(model)
@@ -149,8 +149,8 @@ def default_layer_names(
 ) -> tuple[list[str], str]:
     """Where a map of ``method`` is taken by default: names of layers, best first, and the rule that chose them, in words.
 
-    The one place where this is decided. What the classifier reads is in `pooling`; a layer whose grid is one cell is passed
-    over for the next name. ``shapes``: of the outputs by module, where they are known.
+    The one place where this is decided. What the classifier reads is in `pooling`; `map_layer` passes over a layer that is too
+    coarse for the next name. ``shapes``: of the outputs by module, where they are known.
     """
     # Norms with an activation are those of convolutional blocks.
     norms_only = [n for n, m in model.named_modules() if not isinstance(m, nn.Identity) and not hasattr(m, "act")]
@@ -160,9 +160,9 @@ def default_layer_names(
             return norms[::-1], f"the {suffix} of the last block; the classifier reads {pooling(model, shapes).words}"
     modules = dict(model.named_modules())
     stages = [name for info in getattr(model, "feature_info", []) if (name := info["module"]) in modules]
-    return [
-        name for name in reversed(stages) if any(True for _ in modules[name].parameters())
-    ], STAGE  # no bare activation
+    # Without weights it is the activation behind a stem.
+    weighted = [name for name in stages if any(True for _ in modules[name].parameters())]
+    return weighted[::-1], STAGE
 
 
 def stage_starts(model: nn.Module) -> list[str]:

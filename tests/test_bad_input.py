@@ -141,6 +141,7 @@ def test_a_config_that_was_changed_after_training(tmp_path, fails, vit_run, main
 def test_gradcam_arguments(fails, vit_run, tmp_path):
     assert "did you mean gradcam?" in fails(gradcam.main, vit_run, "--random", 1, "--method", "grad-cam")
     assert "test split has images 0 to 179" in fails(gradcam.main, vit_run, "--index", 180)
+    assert "has 180 images; ask for 1 to that" in fails(gradcam.main, vit_run, "--random", 0)
     assert "one image of each class" in fails(gradcam.main, vit_run, "--per-class", 0)
     assert "should be at least 0" in fails(gradcam.main, vit_run, "--random", 1, "--seed", -1)
     assert "classes: 0, 1, 2" in fails(gradcam.main, vit_run, "--random", 1, "--target", "cat")

@@ -78,8 +78,10 @@ FAMILIES = [  # name, side in pixels, arguments; grids of at least 4x4 where the
     ("shvit_s1", 128, {}),
 ]
 
-MIXING = {"visformer_tiny", "mvitv2_tiny", "levit_128s", "shvit_s1"}
-"""At these sizes their last stage mixes all places into all: each cell answers to the whole image, without a misplacement."""
+MIXING = {"visformer_tiny": None, "mvitv2_tiny": None, "levit_128s": None, "shvit_s1": "stages.2"}
+"""Name -> the layer that is looked at; None: the default.
+
+At these sizes the last stage mixes all places into all: each cell answers to the whole image, without a misplacement."""
 
 
 def build(name, size, kwargs):
@@ -113,13 +115,13 @@ def reach(model, layer, size):
 @pytest.mark.parametrize(("name", "size", "kwargs"), FAMILIES, ids=[name for name, *_ in FAMILIES])
 def test_the_default_layer_keeps_the_places_of_the_image(name, size, kwargs):
     model = build(name, size, kwargs)
-    layer = map_layer(model)
-    assert min(layer.grid) > 1
+    assert min(map_layer(model).grid) > 1
+    layer = map_layer(model, MIXING.get(name))
     at = reach(model, layer, size)  # found in another way than the place test finds it
     apart = [at[-1, 0][0] - at[0, 0][0], at[-1, -1][0] - at[0, -1][0]]  # downwards
     apart += [at[0, -1][1] - at[0, 0][1], at[-1, -1][1] - at[-1, 0][1]]  # to the right
     if name in MIXING:
-        assert max(map(abs, apart)) < 0.15, apart
+        assert max(map(abs, apart)) < 0.07, apart
     else:
         assert min(apart) > 0.02, apart
 
