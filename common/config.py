@@ -86,7 +86,7 @@ class DataConfig(Section):
     [[mean x 3], [std x 3]] in [0, 1]; auto: model with pretrained weights, dataset without, so that all are fed alike."""
     interpolation: Literal["auto", "model", "bilinear", "bicubic"] = "auto"
     """Filter for the resize to `image_size`: as timm states it for the model, or by name; auto: bicubic from scratch."""
-    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    crop_pct: Annotated[float, Field(ge=0.1, le=1)] | None = None
     """Share of a photo's shorter side that a centre crop keeps, as timm's weights state it; null: all of it."""
     crop_mode: Literal["center", "squash", "border"] = "center"
     """With `crop_pct`: cut the middle out, squash the photo into the square, or add a border (timm's `crop_mode`)."""

@@ -14,7 +14,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,12 +144,14 @@ class Run(Folder):
     def read_json(self, name: str) -> dict:
         return stored.read_json(self.path(name))
 
-    def load_arrays(self, name: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
-        """Arrays of an ``.npz`` file. Raises ValueError if it is missing, damaged, or lacks one of the keys."""
+    def load_arrays(
+        self, name: str, forms: Mapping[str, stored.Form], optional: Collection[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """As `stored.load_arrays`, of a file of the run. Raises ValueError as well if it is missing."""
         path = self.path(name)
         if not path.is_file():
             raise ValueError(f"{path} does not exist yet; make it with: python evaluate.py {self.directory}")
-        return stored.load_arrays(path, keys)
+        return stored.load_arrays(path, forms, optional)
 
     def checksum(self, name: str) -> str:
         """SHA-256 of a file, as ``sha256sum`` prints it."""

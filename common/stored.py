@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 if TYPE_CHECKING:
     import numpy as np
 
+Form = tuple[str, str]
+"""Of an array: the kinds that its dtype may have, as numpy letters them, and a letter for each axis.
+
+In one file the axes of one letter are equally long, and none is empty.
+"""
 Count = Annotated[int, Field(ge=0)]
 Number = float | None
 
@@ -140,27 +145,38 @@ class _Values(dict):
         raise ValueError(f"{self.path} lacks {key}; run the stage that writes it again")
 
 
-def load_arrays(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz`` file. Raises ValueError if it is damaged or lacks one of the keys."""
+def load_arrays(path: Path, forms: Mapping[str, Form], optional: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` file, by name; those of ``optional`` may be missing.
+
+    Raises:
+        ValueError: the file is damaged, lacks an array, or holds one of another form.
+    """
     import numpy as np
 
+    advice = "run the stage that writes it again"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in keys}
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in forms if key in stored or key not in optional}
     except Exception as error:  # a damaged archive fails in many ways
-        raise ValueError(
-            f"{path} cannot be used ({type(error).__name__}: {error}); run the stage that writes it again"
-        ) from None
+        raise ValueError(f"{path} cannot be used ({type(error).__name__}: {error}); {advice}") from None
+    lengths: dict[str, int] = {}
+    for key, array in arrays.items():
+        kinds, axes = forms[key]
+        fits = array.dtype.kind in kinds and array.ndim == len(axes) and array.size > 0
+        if not fits or any(lengths.setdefault(axis, size) != size for axis, size in zip(axes, array.shape)):
+            found = f"{key} is {array.dtype} of shape {array.shape}"
+            raise ValueError(f"{path} is not as this project writes it ({found}); {advice}")
+    return arrays
 
 
 def read_log(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
     """Rows of ``log.csv`` as numbers; empty cells are NaN, a missing file has no rows."""
-    if not path.is_file():
-        return []
     try:
         with path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             rows = [{key: float(value or "nan") for key, value in row.items()} for row in table]
+    except FileNotFoundError:
+        return []
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{path} is not a log as train.py writes it ({error}); restore it from a copy") from None
     if not set(columns) <= set(table.fieldnames or ()):
@@ -224,6 +240,7 @@ class LastCheckpoint(Checkpoint):
     log: list[Row]
     learning_rates: list[float]
     best: Row | None
+    target: Number = None
     progress: Progress | None
 
 

@@ -94,9 +94,17 @@ def corrupted_hits(comparison: Comparison) -> dict[str, np.ndarray]:
     for name, group in comparison.groups.items():
         if all(entry.corruptions for entry in group):
             files = [f"corruptions{Variant.of(entry.metrics).suffix}.npz" for entry in group]
-            hits = [entry.run.load_arrays(file, ["hits"])["hits"] for entry, file in zip(group, files)]
+            hits = [_stored_hits(entry, file) for entry, file in zip(group, files)]
             found[name] = np.stack([rows[1:].reshape(len(CORRUPTIONS), len(SEVERITIES), -1) for rows in hits])
     return found
+
+
+def _stored_hits(entry: Entry, file: str) -> np.ndarray:
+    """Which images a run recognised, bool V N: as they are, then by corruption and severity."""
+    hits = entry.run.load_arrays(file, {"hits": ("b", "VN")})["hits"]
+    if hits.shape != (1 + len(CORRUPTIONS) * len(SEVERITIES), len(entry.predictions.labels)):
+        raise ValueError(f"{entry.run.path(file)} is of other images or corruptions; evaluate the run with --corrupt")
+    return hits
 
 
 def robustness(comparison: Comparison) -> tuple[list[dict[str, str]], list[str]]:

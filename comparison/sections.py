@@ -251,8 +251,9 @@ def _explanation_numbers(entries: Sequence[Entry], folder: Folder) -> Section | 
     ):
         return None
     results = [result | {"verdict": verdict(result)} for result in results]
-    keys = [f"{method}/insertion_blur" for method in ("random", *results[0]["methods"])]
-    arrays = [run.load_arrays("gradcam/statistics.npz", ["indices", "labels", *keys]) for run in runs]
+    forms = dict.fromkeys(("indices", "labels"), ("iu", "N"))
+    forms |= {f"{method}/insertion_blur": ("f", "N") for method in ("random", *results[0]["methods"])}
+    arrays = [run.load_arrays("gradcam/statistics.npz", forms) for run in runs]
     folder.save_figure("explanations.png", report.statistics_figure(results))
     return report.section(results, arrays, ["explanations.png"])
 

@@ -19,6 +19,8 @@ from common.runs import Run
 from data import BatchPlan, Split
 from models import input_spec, preprocessing
 
+FORMS = {"logits": ("f", "NK"), "labels": ("iu", "N"), "class_names": ("U", "K"), "copies": ("b", "N")}
+"""The arrays of ``predictions*.npz``; older files have no copies."""
 ORIGIN = ("checkpoint_sha256", "fingerprint")
 """What results are of, whenever they were written: the weights' file, and the images."""
 
@@ -158,10 +160,11 @@ def _gather_in_order(parts: list, count: int) -> list:
 
 def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
     """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
-    arrays, copies = run.load_arrays(name, ("logits", "labels", "class_names")), None
-    with contextlib.suppress(ValueError):  # older files lack them
-        copies = run.load_arrays(name, ("copies",))["copies"]
-    return Predictions(arrays["logits"], arrays["labels"], copies), arrays["class_names"].tolist()
+    arrays = run.load_arrays(name, FORMS, optional=("copies",))
+    logits, labels, names = arrays["logits"], arrays["labels"], arrays["class_names"].tolist()
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise ValueError(f"{run.path(name)} has labels beyond its {len(names)} classes; evaluate the run again")
+    return Predictions(logits, labels, arrays.get("copies")), names
 
 
 def save_predictions(run: Run, name: str, predictions: Predictions, about: Mapping[str, object]) -> Path:
@@ -175,5 +178,5 @@ def save_predictions(run: Run, name: str, predictions: Predictions, about: Mappi
 def origin_of_predictions(run: Run, name: str) -> dict[str, str | None]:
     """Of which weights and images a file of predictions is; None where it is older than such notes."""
     with contextlib.suppress(ValueError):
-        return {key: value.item() for key, value in run.load_arrays(name, ORIGIN).items()}
+        return {key: value.item() for key, value in run.load_arrays(name, dict.fromkeys(ORIGIN, ("U", ""))).items()}
     return dict.fromkeys(ORIGIN)

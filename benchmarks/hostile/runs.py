@@ -14,6 +14,7 @@ READERS = {
     "train.json": ("compare",),
     "metrics.json": ("compare", "predictions"),
     "corruptions.json": ("compare",),
+    "corruptions.npz": ("compare",),
     "predictions.npz": ("compare", "predictions"),
     "predictions-val.npz": ("predictions",),
     "gradcam/statistics.json": ("compare",),
@@ -45,7 +46,8 @@ def runs(world: World) -> Iterator[Case]:
                     "pretrained": ("train", str(world.config), f"output_root={world.folder / 'p'}", "--overwrite"),
                 }[command]
                 if command == "compare":
-                    words = words[:-2] if file in ("metrics.json", "corruptions.json") else words[:-2] + words[-1:]
+                    anew = file in ("metrics.json", "corruptions.json", "corruptions.npz")
+                    words = words[:-2] if anew else words[:-2] + words[-1:]
                 if command == "pretrained":
                     words += (f"model.pretrained={place / 'best.pt'}",)
                 yield Case("runs", f"{file} {damage}: {command}", *words[:1], words[1:], prepare=prepare)

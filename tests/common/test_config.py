@@ -103,6 +103,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path, override, hint):
         ("train.amp=bf8", ["train.amp = 'bf8'", "'bf16'", "'fp32'"]),
         ("model.tune=last-0", ["model.tune = 'last-0'", "full, head or last-N"]),
         ("data.image_size=-3", ["data.image_size = -3", "greater than 0"]),
+        ("data.crop_pct=1e-300", ["data.crop_pct = '1e-300'", "0.1"]),
         ("data.val_fraction=1", ["data.val_fraction = 1", "less than 1"]),
         ("data.normalization=[1, 2]", ["data.normalization = [1, 2]", "'imagenet'"]),
         ("data.augment.scale=[0.9, 0.1]", ["scale: [0.9, 0.1] runs backwards"]),

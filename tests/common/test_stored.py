@@ -13,7 +13,8 @@ import evaluate
 import gradcam
 import train
 from common import stored
-from common.runs import LOG_COLUMNS
+from common.runs import LOG_COLUMNS, Run
+from evaluation.predictions import load_predictions
 
 OLD_RUN = Path(__file__).parent / "before_packages"
 
@@ -41,6 +42,7 @@ def checkpoints(name):
         yield good | {"optimizer": 3}
         yield good | {"progress": {"step": 1}}
         yield good | {"ema": {"a": 1}}
+        yield good | {"target": [1, 2, 3]}
 
 
 @pytest.mark.parametrize("name", ["best.pt", "last.pt"])
@@ -61,7 +63,7 @@ def test_no_pickle_is_run(run, monkeypatch, tmp_path):
     with (run / "predictions.npz").open("wb") as file:
         np.savez(file, logits=np.array([Bomb()], dtype=object))
     with pytest.raises(ValueError, match=r"predictions\.npz cannot be used"):
-        stored.load_arrays(run / "predictions.npz", ["logits"])
+        stored.load_arrays(run / "predictions.npz", {"logits": ("f", "NK")})
     assert not Path("exploded").exists()
 
 
@@ -88,6 +90,48 @@ def test_logs_of_any_shape(run, content):
     (run / "log.csv").write_text(content)
     with pytest.raises(ValueError, match=r"log\.csv is not a log as train\.py writes it"):
         stored.read_log(run / "log.csv", LOG_COLUMNS)
+
+
+@pytest.mark.parametrize("kind", ["folder", "loop"])
+def test_a_log_that_is_no_file_is_not_a_missing_one(tmp_path, kind):
+    place = tmp_path / "log.csv"
+    assert stored.read_log(place, LOG_COLUMNS) == []
+    place.mkdir() if kind == "folder" else place.symlink_to(place)
+    with pytest.raises(ValueError, match=r"log\.csv is not a log as train\.py writes it"):
+        stored.read_log(place, LOG_COLUMNS)
+
+
+ARRAYS = {"logits": np.zeros((3, 2), np.float32), "labels": np.array([0, 1, 1]), "class_names": np.array(["a", "b"])}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *[
+            {"logits": value}
+            for value in (np.array(["text"] * 3), np.zeros((2, 2)), np.zeros((3, 1)), np.zeros((3, 2, 1)))
+        ],
+        *[
+            {"labels": value}
+            for value in (np.array(["0"] * 3), np.array([0, 1]), np.array([0, 1, 2]), np.array([0, 1, -1]))
+        ],
+        *[{"class_names": value} for value in (np.array([0, 1]), np.array(["a"]), np.array("ab"))],
+        *[{"copies": value} for value in (np.array([True]), np.zeros(3))],
+        {key: value[:0] for key, value in ARRAYS.items()},
+    ],
+    ids=str,
+)
+def test_predictions_of_any_shape(run, damage):
+    opened = Run.open(run)
+    good, names = load_predictions(opened, "predictions.npz")
+    assert len(good.labels) == len(good.logits) and good.logits.shape[1] == len(names) and good.copies is None
+    np.savez(run / "predictions.npz", **ARRAYS)
+    assert load_predictions(opened, "predictions.npz")[1] == ["a", "b"]
+    np.savez(run / "predictions.npz", **ARRAYS | damage)
+    with pytest.raises(
+        ValueError, match=r"predictions\.npz (is not as this project writes it|has labels beyond its 2)"
+    ):
+        load_predictions(opened, "predictions.npz")
 
 
 @pytest.mark.parametrize("main", [evaluate.main, gradcam.main])

@@ -16,7 +16,10 @@ class FakeRun:
     def __init__(self, hits):
         self.hits = hits
 
-    def load_arrays(self, name, keys):
+    def path(self, name):
+        return name
+
+    def load_arrays(self, name, forms):
         assert name == "corruptions.npz"
         return {"hits": self.hits}
 
@@ -35,7 +38,7 @@ def comparison():
         hits = random.random((51, 400)) < 0.95 - 0.5 * hard
         if name == "b":
             hits[31:36] &= random.random((5, 400)) < 0.5  # the seventh corruption
-        entry = SimpleNamespace(name=name, run=FakeRun(hits), predictions=SimpleNamespace(correct=hits[0]))
+        entry = SimpleNamespace(name=name, run=FakeRun(hits), predictions=SimpleNamespace(correct=hits[0], labels=hard))
         entry.metrics = {"split": "test", "checkpoint": "best", "tta": None, "gmacs": 2.0, "mcc": 0.5}
         entry.metrics |= {"conformal": {"mean_set_size": 1.5, "coverage": 0.91}, "risk_at_coverage": {"0.8": 0.07}}
         entry.training = {"epochs_run": 3, "num_images": {"train": 1000}, "seconds": 90.0}
@@ -62,6 +65,13 @@ def test_corruptions_come_with_paired_differences_that_hold_at_once(comparison):
     for entry in comparison.entries:
         entry.corruptions = None
     assert further.robustness(comparison) == ([], []) and "corruption_pairs" not in further.numbers(comparison)
+
+
+@pytest.mark.parametrize(("rows", "images"), [(50, 400), (51, 399)])
+def test_hits_of_other_images_or_corruptions_are_named(comparison, rows, images):
+    comparison.entries[1].run.hits = comparison.entries[1].run.hits[:rows, :images]
+    with pytest.raises(ValueError, match=r"corruptions\.npz is of other images or corruptions"):
+        further.robustness(comparison)
 
 
 def test_error_consistency_within_and_between_models(comparison):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from matplotlib.figure import Figure
 from support import SAVE_FIGURE
 
 import gradcam
+from common.folders import Folder
 from common.runs import Run
+from comparison import sections
 from data import Preprocess, load_dataset
 from explanation.attribution import heat_maps
 from explanation.layers import map_layer
@@ -61,6 +65,21 @@ def test_runs_are_measured_and_compared(analyzed, family_runs):
                 (low, high), single = one["ci95_together"], one["ci95"]
                 assert low <= one["mean"] <= high and (high - low >= single[1] - single[0] or high == low)
     assert (output / "explanations.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("damage", ["text", "shorter"])
+def test_damaged_numbers_are_named_by_a_report(analyzed, family_runs, tmp_path, damage):
+    run = Run.open(shutil.copytree(family_runs["vit"], tmp_path / "vit"))
+    with np.load(run.path("gradcam/statistics.npz")) as stored:
+        arrays = dict(stored)
+    scores = arrays["random/insertion_blur"]
+    arrays["random/insertion_blur"] = scores.astype(str) if damage == "text" else scores[1:]
+    np.savez(run.path("gradcam/statistics.npz"), **arrays)
+    entry = SimpleNamespace(run=run, name="vit", metrics={"checkpoint_sha256": run.checksum("best.pt")})
+    with pytest.raises(
+        ValueError, match=r"statistics\.npz is not as this project writes it \(random/insertion_blur is"
+    ):
+        sections._explanation_numbers([entry], Folder(tmp_path))
 
 
 def test_statistics_are_those_of_the_maps(analyzed, family_runs):
