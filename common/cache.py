@@ -1,4 +1,4 @@
-"""Where is kept what can be made again: outside of the project and of the data, safe to delete at any time."""
+"""The cache: files that can be made again, outside of the project and of the data, safe to delete at any time."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 VARIABLE = "VIT_VS_SWIN_CACHE"
 CACHE_HELP = (
-    "What is remembered of image files, and photos that were resized once (data.cache_mb), lie in\n"
+    "The cache holds the sizes and checksums of image files, and resized photos (data.cache_mb). It lies in\n"
     f"$XDG_CACHE_HOME/vit-vs-swin, or ~/.cache/vit-vs-swin; {VARIABLE} names another folder.\n"
     "It can be deleted at any time."
 )
@@ -21,9 +21,9 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``; whoever else wants it waits. The system releases it when the process dies.
+    """Hold a lock on the file ``path``; another process that wants it waits. The system releases it when the process ends.
 
-    Where the system has no such locks, or the folder cannot be written, there is no waiting.
+    Where the system has no such locks, or the folder cannot be written, no process waits.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError, OSError):
@@ -36,7 +36,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it. Raises OSError."""
+    """Write a temporary file in the same folder, then rename it to ``path``. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:

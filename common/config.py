@@ -1,4 +1,4 @@
-"""Every knob of the project, typed, once, documented where it is defined.
+"""Every setting of the project: its type, default and meaning, each defined once.
 
 A config is a YAML file that states only what differs from the defaults below. Precedence: defaults < YAML <
 ``section.key=value`` overrides from the command line. Reading a config imports neither torch nor any project file.
@@ -34,9 +34,9 @@ class AugmentConfig(Section):
     vflip: Probability = 0.0
     """Probability of a vertical flip, for images without an up and down."""
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Random rotation by up to this many degrees either way."""
+    """Random rotation by up to this many degrees, clockwise or counterclockwise."""
     translate: Fraction = 0.0
-    """Random shift by up to this fraction of the image side, either way, in both directions."""
+    """Random shift, horizontal and vertical, by up to this fraction of the image side."""
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(le=1)]] | None = None
     """Area range of a random resized crop (timm's `scale`), such as [0.35, 1.0]; null: off."""
     ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
@@ -44,23 +44,24 @@ class AugmentConfig(Section):
     aa: Annotated[str, Field(pattern=r"^rand-m(\d+(\.\d+)?)(-n\d+)?(-mstd\d+(\.\d+)?)?(-inc1)?$")] | None = None
     """RandAugment (Cubuk et al. 2020) as timm writes it: rand-m9-n2-mstd0.5 (magnitude of 10, operations, spread)."""
     color_jitter: Jitter | tuple[Jitter, Jitter, Jitter] | tuple[Jitter, Jitter, Jitter, Hue] | None = None
-    """Random brightness, contrast and saturation by up to this share either way, such as 0.4, or one number for each, and a
-    fourth for the hue (at most 0.5); torchvision's ColorJitter, timm's `color_jitter`; beside `aa`, too; null: off."""
+    """Random brightness, contrast and saturation, more or less by up to this share, such as 0.4, or one number for each, and
+    a fourth for the hue (at most 0.5); torchvision's ColorJitter, timm's `color_jitter`; also together with `aa`; null: off."""
     grayscale_prob: Probability = 0.0
-    """Probability that an image loses its colours."""
+    """Probability that an image becomes grey."""
     gaussian_blur_prob: Probability = 0.0
     """Probability of a Gaussian blur with a sigma of 0.1 to 2 pixels."""
     reprob: Probability = 0.0
     """Probability of random erasing (Zhong et al. 2020) of a box of the preprocessed image (timm's `reprob`)."""
     aug_repeats: PositiveInt = 1
-    """Versions of each image in a batch (repeated augmentation, Hoffer et al. 2020; timm's `aug_repeats`)."""
+    """How many differently augmented versions of each image a batch holds (repeated augmentation, Hoffer et al. 2020; timm's
+    `aug_repeats`)."""
 
     @model_validator(mode="after")
     def _ordered(self):
         for key in ("scale", "ratio"):
             bounds = getattr(self, key)
             if bounds and bounds[0] > bounds[1]:
-                raise ValueError(f"{key}: {list(bounds)} runs backwards; write the lower bound first")
+                raise ValueError(f"{key}: {list(bounds)} is in the wrong order; write the lower bound first")
         return self
 
 
@@ -72,33 +73,36 @@ class DataConfig(Section):
     image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     """Side, or [height, width], of the model's input in pixels; null: the size that the model was designed for."""
     val_fraction: Fraction = 0.1
-    """Share of the training images held out for validation where the data has no such split; 0: no selection."""
+    """Share of the training images held out for validation where the data has no validation split; 0: no validation, the
+    last epoch is kept."""
     test_fraction: Fraction = 0.1
-    """Share of the images held out for testing where the data has no such split."""
+    """Share of the images held out for testing where the data has no test split."""
     fold: Annotated[str, Field(pattern=r"^[1-9]\d*/[1-9]\d*$")] | None = None
     """k/n: test on the k-th of n folds and train on the others, instead of `test_fraction`; null: off."""
     train_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of each class's training images that is used, the same test images throughout; 0.1 lies within 0.2."""
+    """Share of each class's training images that is used; the test images stay the same, and the images of 0.1 are among
+    those of 0.2."""
     split_seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the splits that are cut. Apart from `seed`, so that runs of different seeds share their test images."""
+    """Seed of the random splits. It is separate from `seed`, so that runs of different seeds share their test images."""
     normalization: Literal["auto", "model", "dataset", "cifar10", "imagenet"] | tuple[Rgb, Rgb] = "auto"
     """Mean and std of the input: of the training images (dataset), as timm states them for the model (model), by name, or
-    [[mean x 3], [std x 3]] in [0, 1]; auto: model with pretrained weights, dataset without, so that all are fed alike."""
+    [[mean x 3], [std x 3]] in [0, 1]; auto: model with pretrained weights, dataset without, so that all models from scratch
+    get the same input."""
     interpolation: Literal["auto", "model", "bilinear", "bicubic"] = "auto"
     """Filter for the resize to `image_size`: as timm states it for the model, or by name; auto: bicubic from scratch."""
     crop_pct: Annotated[float, Field(ge=0.1, le=1)] | None = None
     """Share of a photo's shorter side that a centre crop keeps, as timm's weights state it; null: all of it."""
     crop_mode: Literal["center", "squash", "border"] = "center"
-    """With `crop_pct`: cut the middle out, squash the photo into the square, or add a border (timm's `crop_mode`)."""
+    """With `crop_pct`: keep the centre, squash the photo to a square, or add a border (timm's `crop_mode`)."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes to training images, applied in batches on the device."""
     residency: Literal["auto", "device", "stream"] = "auto"
-    """Keep all pixels on the device, or stream photos from their files through workers; auto: on the device within its
-    budget, else mapped from disk within `cache_mb`, else streamed."""
+    """Keep all pixels on the device, or read photos from their files in worker processes (stream); auto: on the device
+    within `resident_budget_mb`, else mapped from disk within `cache_mb`, else streamed."""
     resident_budget_mb: PositiveInt = 4096
     """How much `residency: auto` may keep on the device, in MB, over all splits."""
     cache_mb: Annotated[int, Field(ge=0)] = 20_000
-    """How much disk photos that were resized once may take, in MB, so that later starts need not read them; 0: none."""
+    """How much disk space, in MB, resized photos may take, so that later starts need not decode them again; 0: none."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode photos when streaming; null: one per CPU core, at most 8."""
 
@@ -122,7 +126,7 @@ class DataConfig(Section):
 
     @property
     def photo_filter(self) -> str:
-        """The filter with which an image file is brought to size when it is read."""
+        """The filter with which an image file is resized when it is read."""
         return "bilinear" if self.interpolation == "bilinear" else "bicubic"
 
 
@@ -135,7 +139,7 @@ class ModelConfig(Section):
     tune: Annotated[str, Field(pattern=r"^(full|head|last-[1-9]\d*)$")] = "full"
     """What is trained: full | head | last-N (the last N blocks and everything after them)."""
     kwargs: dict[str, Any] = {}
-    """Handed on to timm.create_model: patch_size, window_size, depth, drop_path_rate (stochastic depth), ..."""
+    """Passed to timm.create_model: patch_size, window_size, depth, drop_path_rate (stochastic depth), ..."""
 
 
 class FractionOf(Section):
@@ -153,11 +157,11 @@ class TrainConfig(Section):
     opt: str = "adamw"
     """Optimizer, by timm's name."""
     opt_kwargs: dict[str, Any] = {}
-    """Handed on to timm.optim.create_optimizer_v2: betas, eps, momentum, ..."""
+    """Passed to timm.optim.create_optimizer_v2: betas, eps, momentum, ..."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate; null: 1e-3 from scratch, 1e-4 from pretrained weights."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    """Decoupled weight decay; biases, norms and positional embeddings are spared."""
+    """Decoupled weight decay; biases, norms and positional embeddings have none."""
     sched: Literal["cosine", "constant"] = "cosine"
     """Learning rate after the warmup, updated every step."""
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
@@ -169,7 +173,7 @@ class TrainConfig(Section):
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
     """Weight of each class's images in the loss: balanced (scikit-learn's: inverse to their number), or by class name."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
-    """Images of an epoch: each once, or drawn with replacement so that all classes come up alike (balanced)."""
+    """Images of an epoch: each once, or drawn with replacement so that all classes are equally frequent (balanced)."""
     smoothing: Fraction = 0.1
     """Label smoothing (Szegedy et al. 2016)."""
     clip_grad: Annotated[float, Field(gt=0)] | None = 1.0
@@ -181,9 +185,10 @@ class TrainConfig(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Factor on the learning rate from each layer to the one below it (Clark et al. 2020); null: the same for all."""
     grad_accum_steps: PositiveInt = 1
-    """Parts into which a batch is cut to save memory; one optimizer step follows all of them."""
+    """Parts into which a batch is split to save memory; one optimizer step follows all of them."""
     grad_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    """Compute activations a second time in the backward pass instead of keeping them: less memory, about a third more
+    time."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup (Zhang et al. 2018), by timm; 0: off."""
     cutmix: Annotated[float, Field(ge=0)] = 0.0
@@ -195,7 +200,7 @@ class TrainConfig(Section):
     model_ema: bool = False
     """Average the weights over steps (timm's ModelEmaV3); validation, evaluation and best.pt then use the average."""
     model_ema_decay: Fraction = 0.9998
-    """Weight of the old average at each step; lower at first, so that short runs are averaged, too."""
+    """Weight of the old average at each step; lower in the first steps, so that the average is also useful in short runs."""
     patience: PositiveInt | None = None
     """Stop after this many epochs without a better validation accuracy; null: never."""
     stop_at: Probability | None = None
@@ -203,15 +208,15 @@ class TrainConfig(Section):
     stop_at_fraction_of: FractionOf | None = None
     """Stop at a fraction of another run's best validation accuracy; null: never."""
     checkpoint_every_steps: PositiveInt | None = None
-    """Write last.pt inside an epoch, too, every so many steps; null: at the end of epochs."""
+    """Also write last.pt within an epoch, every so many steps; null: only at the end of epochs."""
     deterministic: bool = False
-    """Only use algorithms on CUDA that repeat bit for bit, where they are slower, too."""
+    """On CUDA use only algorithms that give the same bits each time, even where they are slower."""
     compile: Literal["auto"] | bool = "auto"
-    """torch.compile; auto: on CUDA for runs of at least 1.5 million images, which repay the minute that it takes."""
+    """torch.compile; auto: on CUDA for runs of at least 1.5 million images, where it saves more than the minute it takes."""
     log_test: bool = False
-    """Log the test accuracy of every epoch, for a curve: nothing is chosen or stopped by it."""
+    """Log the test accuracy of every epoch, only to plot it: no epoch is chosen and no run is stopped by it."""
     tensorboard: bool = False
-    """Write TensorBoard scalars into the run, too (package tensorboard)."""
+    """Also write TensorBoard scalars into the run (package tensorboard)."""
 
     @model_validator(mode="after")
     def _possible(self):
@@ -230,7 +235,7 @@ class EvaluateConfig(Section):
     batch_size: PositiveInt = 256
     """Images per batch in validation and evaluation."""
     latency_seconds: Annotated[float, Field(gt=0)] = 2.0
-    """How long forward passes are timed at each batch size; at least five are."""
+    """How long forward passes are timed at each batch size; at least five are timed."""
 
 
 class Config(Section):
@@ -245,12 +250,13 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     reported: dict[Reported, float] = {}
-    """What others reported of this setup, by the names of metrics.json: shown beside what is measured, used for nothing."""
+    """Numbers that others reported for this setup, by the names of metrics.json; they are only shown beside the measured
+    ones."""
 
     @model_validator(mode="before")
     @classmethod
     def _empty_sections(cls, values):
-        """A section that is named but left empty (`train:`) means its defaults."""
+        """A section that is named but left empty (`train:`) has its defaults."""
         return {k: v for k, v in values.items() if not (v is None and k in ("train", "evaluate"))}
 
     @model_validator(mode="after")
@@ -269,7 +275,7 @@ class Config(Section):
 
     @property
     def learning_rate(self) -> float:
-        """Peak learning rate, with the default that suits the start: fine-tuning needs a smaller one."""
+        """Peak learning rate; the default for pretrained weights is smaller than the one from scratch."""
         return self.train.lr or (1e-4 if self.model.pretrained else 1e-3)
 
     def to_yaml(self) -> str:

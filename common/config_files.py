@@ -51,7 +51,7 @@ PATTERN_HINTS = {
 }
 
 
-# What changes where and how fast, not what comes out.
+# Keys that change where files lie and how fast a run is, but not its result.
 WITHOUT_EFFECT = (
     "output_root",
     "data.num_workers",
@@ -62,28 +62,32 @@ WITHOUT_EFFECT = (
 
 
 REOPENED = ("data.root", "data.cache_mb", "data.num_workers", "evaluate.batch_size", "evaluate.latency_seconds")
-"""What may be set for a run that is evaluated or explained: where its data lie, and how fast it goes."""
+"""Keys that may be set for a run that is evaluated or explained: where its data lies, and how fast it is processed."""
 
 
 def split_overrides(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """A command line for finished runs -> its words without overrides, and the overrides, of which few are allowed."""
+    """Split a command line for finished runs into its other words and its overrides.
+
+    Raises ValueError for an override of a key that is not in REOPENED.
+    """
     rest, overrides = [], []
     for word in words:
         is_override = re.match(r"((data|model|train|evaluate)\.[\w.]+|seed|name|output_root)=", word)
         (overrides if is_override else rest).append(word)
         if is_override and word.partition("=")[0] not in REOPENED:
-            raise ValueError(f"{word}: a finished run is what it is; only {', '.join(REOPENED)} can be set here")
+            raise ValueError(f"{word}: a finished run's config is fixed; only {', '.join(REOPENED)} can be set here")
     return rest, overrides
 
 
 RESIDENCY = ("data.residency", "data.resident_budget_mb", "data.cache_mb")
-"""Where photos are kept; it has an effect where random crops are cut from what is kept, not from the photo."""
+"""Where photos are kept. This changes the training images only with `augment.scale`, whose random crops are then cut from
+the stored image instead of the photo."""
 
 
 def differing_keys(one: Config, other: Config) -> list[str]:
-    """Keys in which a run and its resumption may not differ and do, as ``key: old -> new``.
+    """Keys in which two configs differ, as ``key: old -> new``, apart from those that a resumed run may change.
 
-    They may differ in ``data.root``: that the images there are those of the run is checked by their pixels.
+    ``data.root`` may change: the pixels are compared to check that the images are still those of the run.
     """
     values = differing_values([one, other])
     values.pop("data.root", None)
@@ -91,7 +95,7 @@ def differing_keys(one: Config, other: Config) -> list[str]:
 
 
 def differing_values(configs: Sequence[Config]) -> dict[str, list[Any]]:
-    """Keys that determine a run's result and in which configs differ, with the value of each."""
+    """Keys that determine a run's result and in which the configs differ, with the value of each config."""
     cropped = any(config.data.dataset == "imagefolder" and config.data.augment.scale for config in configs)
     ignored = WITHOUT_EFFECT if cropped else WITHOUT_EFFECT + RESIDENCY
     flat = [_flatten(config.model_dump(exclude={"reported"})) for config in configs]
@@ -162,12 +166,13 @@ def _longest_key(names: list[str], known: list[str]) -> str:
 
 
 def _nearest_key(key: str, known: dict[str, str]) -> str:
-    """A key of that name, one spelt almost so, one described in its words (learning_rate: train.lr), or the most alike."""
+    """A hint: a key of the same name in another section, of similar spelling, or whose description has these words
+    (learning_rate: train.lr); without one, the valid keys."""
     section, _, name = key.rpartition(".")
     same_name = [k for k in known if k.split(".")[-1] == name] or [k for k in known if k.endswith(f"_{name}")]
     words = re.compile(rf"\b{re.escape(name.replace('_', ' '))}\b", re.IGNORECASE)
     same_meaning = [k for k, about in known.items() if k.startswith(f"{section}.") and words.search(about)]
-    same_meaning.sort(key=lambda k: not re.search(".*".join(k.split(".")[-1]), name))  # what abbreviates it goes first
+    same_meaning.sort(key=lambda k: not re.search(".*".join(k.split(".")[-1]), name))  # abbreviations of it first
     spelling = [difflib.get_close_matches(key, known, n=1, cutoff=cutoff) for cutoff in (0.85, 0.5)]
     nearest = same_name or spelling[0] or same_meaning or spelling[1]
     siblings = [k for k in known if k.rpartition(".")[0] == section]

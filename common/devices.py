@@ -1,4 +1,4 @@
-"""Where the computation runs, in which precision, and what makes it fast there."""
+"""The device, the precision, and settings that make computations fast on it."""
 
 import ctypes
 import os
@@ -10,7 +10,10 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 
 
 def select_device(name: str | None) -> torch.device:
-    """``cpu``, ``cuda`` or ``cuda:N``; None takes CUDA where there is one."""
+    """The device called ``cpu``, ``cuda`` or ``cuda:N``; None: CUDA if available, else the CPU.
+
+    Raises ValueError for another name, and for a CUDA device that this machine lacks.
+    """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -30,7 +33,7 @@ def select_precision(amp: str, device: torch.device) -> str:
     """Resolve ``train.amp`` to bf16, fp16 or fp32.
 
     ``auto`` is bf16 where the hardware multiplies bf16 (CUDA compute capability 8.0; CPUs with AVX512-BF16 or AMX), else
-    fp16 on CUDA and fp32 on CPU.
+    fp16 on CUDA and fp32 on CPU. Raises ValueError for fp16 on CPU.
     """
     if amp == "fp16" and device.type == "cpu":
         raise ValueError("train.amp = 'fp16' needs CUDA; on CPU use bf16, fp32 or auto")
@@ -49,8 +52,8 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def should_compile(setting: bool | str, device: torch.device, *, num_images: int) -> bool:
     """Whether ``torch.compile`` pays: on CUDA, for runs of at least 1.5 million images.
 
-    A compile takes about a minute, worth 3.6 epochs of ViT-B/16 on a fast GPU, and makes ViT 1.1 to 1.2 and Swin 1.6 to
-    1.8 times as fast; on CPU it takes 10 to 45 s and gains little.
+    Compiling takes about a minute, as long as 3.6 epochs of ViT-B/16 on a fast GPU, and makes ViT 1.1 to 1.2 and Swin 1.6
+    to 1.8 times as fast; on CPU it takes 10 to 45 s and gains little.
     """
     if setting == "auto":
         return device.type == "cuda" and num_images >= 1.5e6
@@ -58,10 +61,10 @@ def should_compile(setting: bool | str, device: torch.device, *, num_images: int
 
 
 def choose_kernels(precision: str, *, deterministic: bool) -> None:
-    """Let CUDA use its fastest kernels where that changes no result that was asked for.
+    """Let CUDA use its fastest kernels that are precise enough for ``precision``.
 
-    Under bf16 or fp16 what is left of fp32 products may be TF32, which is finer than either; asked for fp32, they are not.
-    cuDNN tries its algorithms once for each shape, unless they must repeat bit for bit.
+    With bf16 or fp16 the remaining fp32 products may use TF32, which is at least as precise as either; with fp32 they may
+    not. cuDNN tries its algorithms once for each shape, unless results must repeat bit for bit.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
     torch.backends.cudnn.benchmark = not deterministic
@@ -75,9 +78,9 @@ def set_deterministic() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks for the next step instead of handing them back to the system.
+    """Let glibc keep large freed blocks for the next step instead of returning them to the system.
 
-    Every step allocates the same activations; without this each one pays for fresh zeroed pages.
+    Every step allocates the same activations; without this, the system has to zero new pages for them each time.
     """
     if sys.platform.startswith("linux"):
         try:

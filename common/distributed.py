@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL communicator was aborted")
-"""What gloo and nccl say when the other end is gone."""
+"""Words in the errors of gloo and nccl when another process has ended."""
 
 
 def rank() -> int:
@@ -27,7 +27,10 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that torchrun started (nccl on CUDA, gloo on CPU); yields this process's device."""
+    """Join the processes that torchrun started (nccl on CUDA, gloo on CPU); yields this process's device.
+
+    Raises ValueError if another process has ended meanwhile.
+    """
     if "RANK" not in os.environ:
         yield device
         return
@@ -40,14 +43,16 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     except RuntimeError as error:
         if not any(words in str(error) for words in LOST):
             raise
-        raise ValueError("another process of this run has ended, and so does this one; go on with --resume") from None
+        raise ValueError(
+            "another process of this run has ended, so this one ends too; continue with --resume"
+        ) from None
     finally:
         dist.destroy_process_group()
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Within this context the main process goes first, the others when it is done: what is downloaded is so once."""
+    """Within this context the main process runs first and the others wait for it, so that downloads happen once."""
     if not is_main():
         barrier()
     try:

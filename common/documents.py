@@ -1,7 +1,7 @@
 """Reports: tables, sentences and figures, as Markdown, as one self-contained HTML page, as CSV and as LaTeX.
 
-Names of runs and classes come from users. Each format escapes what means something in it, so that a name is always shown as
-it is written.
+Names of runs and classes come from users. Each format escapes its special characters, so that a name is always shown as it
+is written.
 """
 
 import base64
@@ -17,13 +17,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 NO_VALUE = "–"
-SMALL = 128  # pixels: the single ones of a smaller photo stay visible
+SMALL = 128  # in a photo with fewer pixels than this on its longer side, each pixel stays visible
 FIGURE_DPI = 150  # of PNG files: a figure is shown at the size in inches that it was drawn for
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A picture, and what the page lays over it."""
+    """A picture, and a second one that the page shows on top of it."""
 
     caption: str
     picture: bytes  # PNG
@@ -32,22 +32,22 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report. One without a title opens it: its text is the main result."""
+    """A part of a report. The one without a title comes first: its text is the main result."""
 
     title: str
     table: Sequence[Mapping[str, str]] = ()  # rows of readable cells, with the same keys
-    findings: Sequence[str] | Mapping[str, Sequence[str]] = ()  # sentences, or such lists under headings
+    findings: Sequence[str] | Mapping[str, Sequence[str]] = ()  # sentences, or heading -> sentences
     figures: Mapping[str, str] = field(default_factory=dict)  # file name -> caption
     text: str = ""  # a paragraph that comes first
     commands: Sequence[str] = ()
     folded: Mapping[str, Sequence[Mapping[str, str]]] = field(
         default_factory=dict
     )  # title -> table that opens on a click
-    overlays: Sequence[Overlay] = ()  # in the page alone
+    overlays: Sequence[Overlay] = ()  # only in the HTML page
 
 
 def format_interval(interval: Sequence[float], *, unit: str = " %") -> str:
-    """Bounds that are fractions, in percent."""
+    """Text of two bounds: fractions in, percent out."""
     return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}{unit}"
 
 
@@ -60,7 +60,7 @@ def _grouped(findings: Sequence[str] | Mapping[str, Sequence[str]]) -> Mapping[s
 
 
 def to_csv(rows: Sequence[Mapping]) -> str:
-    """Numbers as they are, an empty cell for None; a text that a spreadsheet would compute is marked as text."""
+    """A table as CSV: numbers in full precision, None as an empty cell, text that looks like a formula marked as text."""
     text = io.StringIO()
     table = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
     table.writerow({key: _csv_cell(key) for key in rows[0]})
@@ -69,7 +69,7 @@ def to_csv(rows: Sequence[Mapping]) -> str:
 
 
 def _csv_cell(value):
-    """``=1+1`` -> ``'=1+1``: spreadsheets take what begins so for a formula, which may call programs."""
+    """``=1+1`` -> ``'=1+1``: spreadsheets take text that begins like this for a formula, which may run programs."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
@@ -77,9 +77,9 @@ def _csv_cell(value):
 
 
 def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "", about: Sequence[str] = ()) -> str:
-    """The report, with figures by their path relative to it.
+    """The report as Markdown; figures are linked by their path relative to it.
 
-    ``lead`` is the line under the title, ``about`` are lines on where the report comes from.
+    ``lead`` is the line under the title; ``about`` says where the report comes from (date, commit, command).
     """
     lines = [f"# {_md(title)}"] + (["", _md(lead)] if lead else [])
     for section in sections:
@@ -99,7 +99,7 @@ def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "", abou
 
 
 def _md(text: str) -> str:
-    """A line of plain text, as Markdown shows it."""
+    """A line of plain text with Markdown's special characters escaped."""
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"[\\`*$~|]", r"\\\g<0>", text)
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word an underscore stands for itself
@@ -195,7 +195,7 @@ def _data_url(image: bytes) -> str:
 
 
 def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Columns of numbers stand on the right, columns of words on the left."""
+    """A table: columns of numbers are aligned right, columns of words left."""
     cells = {title: [str(row[title]) for row in rows] for title in rows[0]}
     words = {title for title, column in cells.items() if not any(re.match(r"[-+−<]? ?[\d.]", cell) for cell in column)}
     words |= {title for title, column in cells.items() if max(map(len, column)) > 40}
@@ -209,7 +209,7 @@ def _html_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _keep_together(cell: str) -> str:
-    """The cell of a wide table may be wrapped, but not within an interval."""
+    """Non-breaking spaces within an interval, so that a cell of a wide table is not wrapped there."""
     return re.sub(r"(?<=,) |(?<=\d) (?=to )|(?<=to) |(?<=<) ", "\N{NO-BREAK SPACE}", cell)
 
 
@@ -223,7 +223,7 @@ _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': "''",
-    "[": "{[}",  # after the end of a row these two would be its options
+    "[": "{[}",  # after the \\ of the row before, these two would be read as its options
     "*": "{*}",
     "±": r"$\pm$",
     "–": "--",
@@ -235,9 +235,9 @@ _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 def to_latex(
     rows: Sequence[Mapping[str, str]], *, caption: str, label: str, bold: Sequence[tuple[int, str]] = ()
 ) -> str:
-    """A table to put into a paper by ``\\input``; it needs the package booktabs.
+    """A table for ``\\input`` in a paper; it needs the package booktabs.
 
-    ``bold``: the cells to stress, by the number of the row and the title of the column.
+    ``bold``: the cells in bold face, by the row's number and the column's title.
     """
     titles = list(rows[0])
     head = " & ".join(map(escape_latex, titles))
@@ -269,7 +269,7 @@ def to_latex(
 
 
 def escape_latex(text: str) -> str:
-    """Plain text as LaTeX prints it; what its usual fonts lack becomes the number of the character."""
+    """Plain text as LaTeX source; a character that LaTeX's usual fonts lack becomes its code point (U+4E2D)."""
     return "".join(_TEX.get(character) or _latin(character) for character in re.sub(r"\s+", " ", text))
 
 

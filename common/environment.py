@@ -1,4 +1,4 @@
-"""What a number depends on beside its config: versions, commit, device, command."""
+"""What a result depends on besides the config: versions, commit, device, command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "timm", "grad-cam", "scikit-learn", "matplot
 
 
 def describe_environment(device: torch.device) -> dict:
-    """Plain values, for ``environment.json``."""
+    """Versions, commit, device and command, as plain values for ``environment.json``."""
     import torch
 
     versions = {}
@@ -47,7 +47,7 @@ def _cpu_name() -> str:
 
 
 def code_version() -> str:
-    """The commit of this project's code, and whether it was changed since."""
+    """The commit of this project's code, with "(changed)" if tracked files differ from it."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return "unknown"

@@ -1,6 +1,6 @@
-"""A folder for results: every file is written beside its place, flushed to the disk, then renamed.
+"""A folder for results: every file is written under a temporary name, flushed to the disk, then renamed.
 
-A reader, a crash or a full disk never meets half a file, and never costs what stood there before.
+So no reader sees an incomplete file, and after a crash or on a full disk the earlier version is still there.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # these take seconds to import, and a wrong argument should be answered at once
+if TYPE_CHECKING:  # importing it takes seconds, and a wrong argument should be reported at once
     import numpy as np
 
 VECTOR_FORMATS = ("pdf", "svg")
 VECTOR_DPI = 300  # of the photos in them
-LEFTOVER = re.compile(r"\.(\d+)-(.+)")  # the process that is writing it, and what it will become
+LEFTOVER = re.compile(r"\.(\d+)-(.+)")  # a temporary name: the process that writes it, and the final name
 
 
 class Folder:
-    """A place for results. Paths are relative to it; every file is written beside its place, then renamed."""
+    """A folder for results. Names of files are relative to it; each is written under a temporary name, then renamed."""
 
     figure_format: str | None = None
-    """One of VECTOR_FORMATS, as which every figure is written beside its PNG."""
+    """One of VECTOR_FORMATS: every figure is also written in this format, beside its PNG."""
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
@@ -35,9 +35,12 @@ class Folder:
         return self.directory / name
 
     def write(self, name: str, writer: Callable[[Path], Any]) -> Path:
-        """Let ``writer`` write a temporary file, then rename it to ``name``."""
+        """Let ``writer`` write a temporary file, then rename it to ``name``.
+
+        Raises ValueError if the system refuses; the earlier file is then unchanged.
+        """
         target = self.path(name)
-        temporary = beside(target)  # keeps the suffix, which writers go by
+        temporary = beside(target)  # keeps the suffix, from which some writers take the format
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             for old in leftovers(target.parent):
@@ -49,7 +52,7 @@ class Folder:
             flush(target.parent)
         except OSError as error:
             reason = error.strerror or error
-            raise ValueError(f"{target} cannot be written ({reason}); what stood there is unchanged") from None
+            raise ValueError(f"{target} cannot be written ({reason}); an earlier version of it is unchanged") from None
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -62,7 +65,7 @@ class Folder:
         return self.save_text(name, json.dumps(values, indent=2, default=_plain, allow_nan=False) + "\n")
 
     def save_figure(self, name: str, figure) -> Path:
-        """The figure as ``name``, a PNG, and beside it as `figure_format`, if one is asked for; returns the PNG's path."""
+        """Write the figure as the PNG ``name`` and, if `figure_format` is set, in that format; returns the PNG's path."""
         path = self.write(name, figure.savefig)
         if self.figure_format:
             from matplotlib import rc_context
@@ -78,38 +81,38 @@ class Folder:
         return self.write(name, lambda path: np.savez_compressed(path, **arrays))
 
     def save_checkpoint(self, name: str, values: dict) -> Path:
-        """Tensors and plain values only, so that ``torch.load(weights_only=True)`` opens the file."""
+        """Write tensors and plain values, which ``torch.load(weights_only=True)`` can open."""
         import torch
 
         def writer(path: Path) -> None:
             try:
                 torch.save(values, path)
-            except RuntimeError:  # so torch reports what the system refuses
+            except RuntimeError:  # torch's error for a full disk
                 free = shutil.disk_usage(path.parent).free
-                raise OSError(f"the disk is full or refuses more; it has {free / 1e6:,.0f} MB left") from None
+                raise OSError(f"the disk or a quota is full; {free / 1e6:,.0f} MB of the disk are free") from None
 
         return self.write(name, writer)
 
 
 def beside(target: Path, mark: str = "") -> Path:
-    """A path that only this process uses, for what is about to become ``target``."""
+    """A temporary path in the folder of ``target`` that only this process uses."""
     return target.with_name(f".{os.getpid()}-{mark}{target.name}")
 
 
 def flush(path: Path) -> None:
-    """Wait until a file, or a directory's list of names, is on the disk."""
+    """Wait until a file's content, or a directory's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        if not path.is_dir():  # some file systems flush names by themselves and refuse to be asked
+        if not path.is_dir():  # some file systems do not support this for directories
             raise
     finally:
         os.close(descriptor)
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Files and folders in the making whose process is no more."""
+    """Temporary files and folders whose process has ended."""
     matches = [(path, LEFTOVER.fullmatch(path.name)) for path in folder.glob(".*-*")]
     return [path for path, match in matches if match and not _is_another(int(match[1]))]
 
@@ -131,7 +134,7 @@ def free_space(directory: Path) -> tuple[Path, int]:
 
 
 def _is_another(process: int) -> bool:
-    """Whether that number is of a living process other than this one."""
+    """Whether a process other than this one runs under this number."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -145,4 +148,4 @@ def _plain(value: Any) -> Any:
     """numpy values -> JSON's."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

@@ -1,4 +1,4 @@
-"""What a number is worth: Wilson's interval of a share, the bootstrap interval of a mean."""
+"""Confidence intervals: Wilson's for a proportion, the bootstrap for a mean, simultaneous ones for several means."""
 
 from functools import lru_cache
 
@@ -36,7 +36,7 @@ def mean_interval(
     Args:
         values: N [...], one row per image.
     Returns:
-        [...] means and [..., 2] lower and upper bounds; a single image has no spread, so that its bounds are its value.
+        [...] means and [..., 2] lower and upper bounds; for a single image both bounds are its value.
     """
     values = np.asarray(values, np.float64)
     mean = values.mean(axis=0)
@@ -65,10 +65,10 @@ def estimate(values: np.ndarray) -> dict:
 
 
 class Family:
-    """Several differences judged together: how small the smallest of their p-values is when nothing differs (max-T).
+    """Several differences tested together: the distribution of their smallest p-value when nothing differs (max-T).
 
-    Intervals at `level` hold all true differences at once, and a p-value of `adjust` is below the level just where such an
-    interval leaves out 0 (Westfall and Young 1993).
+    Single intervals at the level that `level` gives cover all true differences at once. A p-value from `adjust` is below
+    0.05 exactly where such an interval excludes 0 (Westfall and Young 1993).
     """
 
     def __init__(self, smallest: np.ndarray | None, count: int):
@@ -77,7 +77,7 @@ class Family:
 
     @classmethod
     def normal(cls, covariance: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> "Family":
-        """Of m normal differences with this covariance, m m, on any scale; those without variance count for nothing."""
+        """The family of m normal differences with an m m covariance, on any scale; those without variance are ignored."""
         covariance = np.atleast_2d(np.asarray(covariance, float))
         if len(covariance) == 1:
             return cls(None, 1)
@@ -86,28 +86,28 @@ class Family:
         return cls(2 * norm.sf(np.abs(drawn / np.where(sd > 0, sd, np.inf)).max(axis=1)), len(covariance))
 
     def level(self, level: float = 0.05) -> float:
-        """The level of each single interval at which all of them hold with ``1 - level``."""
+        """The level of each single interval with which all of them together cover with probability ``1 - level``."""
         if self._smallest is None:
             return level
         return min(level, float(self._smallest[int(np.ceil(level * len(self._smallest))) - 1]))
 
     def adjust(self, p: float) -> float:
-        """The p-value of one difference by itself -> that among all of them."""
+        """The p-value of one difference alone -> its p-value corrected for testing all of them."""
         if self._smallest is None:
             return float(p)
         share = float(np.mean(self._smallest <= p))
-        if share < 2 / len(self._smallest):  # beyond what the draws can tell: not above Bonferroni's
+        if share < 2 / len(self._smallest):  # too small for this many draws: at most Bonferroni's
             share = min(share, self.count * float(p))
         return max(float(p), share)
 
 
 def simultaneous_intervals(values: np.ndarray, level: float = 0.05) -> np.ndarray:
-    """Intervals of several means that hold all at once but in ``level`` of samples: Student's, at the level of `Family`.
+    """Intervals that cover several means all at once in ``1 - level`` of samples: Student's, at the level of `Family`.
 
     Args:
         values: N m, one row per image; for paired intervals, differences on the same images.
     Returns:
-        m 2 lower and upper bounds; without end for a single image, which shows no spread.
+        m 2 lower and upper bounds; -inf and inf for a single image.
     """
     values = np.asarray(values, np.float64)
     count, mean = len(values), values.mean(axis=0)
@@ -120,7 +120,7 @@ def simultaneous_intervals(values: np.ndarray, level: float = 0.05) -> np.ndarra
 
 
 def normal_draws(covariance: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """draws m, of mean 0 and covariance m m, which may be singular."""
+    """Normal draws, draws m, with mean 0 and an m m covariance, which may be singular."""
     values, vectors = np.linalg.eigh(covariance)
     return _standard_draws(draws, len(covariance), seed) @ (vectors * np.sqrt(np.clip(values, 0, None))).T
 

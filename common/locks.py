@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a run's directory, which the system releases when its process ends, however it ends."""
+"""One writer at a time: a lock on a run's directory, which the system releases when the process ends or is killed."""
 
 import contextlib
 import os
@@ -17,7 +17,10 @@ _held: set[int] = set()
 
 
 class Lock:
-    """The lock of ``directory``. Within this context nobody else holds it; of ``shared`` ones there may be several."""
+    """The lock of ``directory``. Within this context no other process holds it; several may hold ``shared`` ones.
+
+    Raises ValueError if another process holds it, or if the lock file cannot be written.
+    """
 
     def __init__(self, directory: Path, *, shared: bool = False):
         self.directory, self.shared, self._descriptor = directory, shared, None
@@ -46,7 +49,7 @@ class Lock:
             )
         self._descriptor = descriptor
         _held.add(descriptor)
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
+        with contextlib.suppress(OSError):  # on a full disk the lock still holds
             if not self.shared:
                 os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()} {socket.gethostname()} {Path(sys.argv[0]).name}\n".encode())
@@ -58,7 +61,7 @@ class Lock:
     def release(self) -> None:
         if self._descriptor is not None:
             _held.discard(self._descriptor)
-            with contextlib.suppress(OSError):  # who is the last to leave wipes the names off
+            with contextlib.suppress(OSError):  # the last process to leave deletes the names
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
@@ -66,7 +69,7 @@ class Lock:
 
 
 def _holders(path: Path) -> str:
-    """Who wrote his number into the lock and is still there, as far as this machine can tell."""
+    """The last process that wrote its number into the lock file and, as far as this machine can tell, still runs."""
     try:
         lines = [line.split(" ", 2) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     except OSError:
@@ -81,7 +84,7 @@ def _holders(path: Path) -> str:
 
 
 def _close_in_child() -> None:
-    """Workers that load images must not keep a lock that their parent has died with."""
+    """Close the locks in forked workers, so that they do not keep them after their parent was killed."""
     for descriptor in _held:
         with contextlib.suppress(OSError):
             os.close(descriptor)

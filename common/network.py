@@ -1,4 +1,4 @@
-"""Fail fast behind a firewall: a download that cannot start says so in seconds, not after minutes of retries."""
+"""A check that a server can be reached, so that a download without network fails in seconds, not after long retries."""
 
 import threading
 import urllib.error

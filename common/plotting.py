@@ -1,4 +1,4 @@
-"""The one look of all figures: sizes, colours, panels, and text that fits."""
+"""The common style of all figures: sizes, colours, panels, and text that fits."""
 
 import math
 import re
@@ -34,7 +34,7 @@ MARKS = {True: ("✓ ", GREEN), False: ("✗ ", VERMILLION), None: ("", DARK)}  
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:
-    """An empty figure of this size in inches, and on top of it the title, wrapped to the width."""
+    """An empty figure of this size in inches, with the title above it, wrapped to the width."""
     text = wrap(title or "", width - 0.2, TITLE_SIZE)
     lines = text.count("\n") + 1 if text else 0
     figure = Figure(figsize=(width, height + 0.2 * lines), dpi=DPI)
@@ -46,7 +46,7 @@ def new_figure(width: float, height: float, title: str | None) -> Figure:
 
 
 def tidy(axes: Axes, *, grid: str | None = "both", tick_size: float = TICK_SIZE) -> None:
-    """The style of every panel with scales: light grid behind the data, no box."""
+    """The style of every panel with axes: a light grid behind the data, no box."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=tick_size)
     axes.xaxis.label.set_size(LABEL_SIZE)
@@ -57,13 +57,13 @@ def tidy(axes: Axes, *, grid: str | None = "both", tick_size: float = TICK_SIZE)
 
 
 def scientific_ticks(axes: Axes) -> None:
-    """Small or large values of y with their power of ten above the axis."""
+    """Write very small or large values of y with a common power of ten above the axis."""
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     axes.yaxis.get_offset_text().set_fontsize(TICK_SIZE)
 
 
 def panels(figure: Figure, count: int, columns: int, **options) -> list[Axes]:
-    """This many panels, row by row, in at most so many columns."""
+    """``count`` panels, row by row, in at most ``columns`` columns."""
     columns = min(count, columns)
     grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False, **options).ravel()
     for axes in grid[count:]:
@@ -72,13 +72,13 @@ def panels(figure: Figure, count: int, columns: int, **options) -> list[Axes]:
 
 
 def run_style(index: int) -> dict:
-    """Colour and marker of the run at this place: eight colours, then the same ones with another marker."""
+    """Colour and marker of the run with this index: eight colours, then the same ones with another marker."""
     markers = index // len(RUN_COLORS) % len(RUN_MARKERS)
     return dict(color=RUN_COLORS[index % len(RUN_COLORS)], marker=RUN_MARKERS[markers], markersize=4)
 
 
 def plot_known(axes: Axes, x: Sequence[float], y: np.ndarray, **style) -> None:
-    """The line through the finite values, if there are any; a lone point gets a marker, without which it is invisible."""
+    """Draw the line through the finite values, if there are any; a single point gets a marker so that it is visible."""
     known = np.isfinite(y)
     if known.any():
         style["marker"] = style.get("marker") or ("o" if known.sum() == 1 else None)
@@ -103,15 +103,15 @@ def shared_legend(figure: Figure) -> None:
 
 
 def legend_entry(axes: Axes, label: str, **style) -> None:
-    """A line of the legend that stands for no one line of the panel."""
+    """Add an entry to the legend that belongs to no single line of the panel."""
     axes.add_line(Line2D([], [], label=label, **style))
 
 
 def number_marker(number: str) -> dict:
-    """The look of a legend's entry that shows a number where others show a line."""
+    """The style of a legend's entry that shows a number where others show a line."""
     outline = TextPath((0, 0), number)
     center = (outline.vertices.min(axis=0) + outline.vertices.max(axis=0)) / 2
-    size = 6 if len(number) == 1 else 8.5  # of the longer side: the digits come out alike
+    size = 6 if len(number) == 1 else 8.5  # of the longer side, so that all digits are equally large
     marker = Path(outline.vertices - center, outline.codes)
     return dict(color=DARK, linestyle="", marker=marker, markersize=size, markeredgewidth=0)
 
@@ -119,9 +119,9 @@ def number_marker(number: str) -> dict:
 def class_rows(
     class_names: Sequence[str], seen: np.ndarray, title: str | None, count: int = 1
 ) -> tuple[Figure, list[Axes], int]:
-    """Panels with one row a class, first on top, at most three side by side, and the length of their whiskers' caps.
+    """Panels with one row per class, the first on top, at most three side by side, and the cap length of error bars.
 
-    A class that was not seen (bool K) gets the words "no images". Caps are 0 where rows are narrow.
+    A class that is not in ``seen`` (bool K) gets the words "no images". The cap length is 0 where rows are narrow.
     """
     names, step = [shorten(name) for name in class_names], math.ceil(len(class_names) / MAX_LABELS)
     pitch, size, caps = (0.3, TICK_SIZE, 2) if len(names) <= 30 else (0.15, 7, 0)
@@ -140,14 +140,14 @@ def class_rows(
 
 
 def label_points(axes: Axes, points: np.ndarray, texts: Sequence[str], obstacles: Sequence[np.ndarray] = ()) -> None:
-    """Each text near its point, N 2, where it covers no other text, point or obstacle; from afar with a line to it.
+    """Write each text near its point, N 2, where it covers no other text, point or obstacle; with a line if far away.
 
-    Comes last, after `figure.draw_without_rendering()`, since it measures the panel as it then is.
+    Call it last, after `figure.draw_without_rendering()`, since it measures the panel as it is then.
 
     Args:
         obstacles: pairs of opposite corners, 2 2, in the units of the data.
     """
-    pixel, panel = axes.figure.dpi / 72, axes.get_window_extent().extents[None]  # of a point of type
+    pixel, panel = axes.figure.dpi / 72, axes.get_window_extent().extents[None]  # pixels per typographic point
     places = axes.transData.transform(points)
     marks = np.hstack([places, places])  # boxes are left, bottom, right, top in pixels
     corners = axes.transData.transform(np.reshape(obstacles, (-1, 2))).reshape(-1, 2, 2)
@@ -166,22 +166,22 @@ def label_points(axes: Axes, points: np.ndarray, texts: Sequence[str], obstacles
         firm = np.vstack([written, _padded(marks, 4 * pixel)])
         soft = np.vstack([lines, _padded(others, 7 * pixel)])  # close to another point: whose label is it?
         cost = 10 * (_covered(boxes, firm) + outside) + _covered(boxes, soft)
-        best = cost.round(2).argmin()  # rounded: of the free places the first, which is the nearest
+        best = cost.round(2).argmin()  # rounded, so that the first free place wins, the nearest
         written = np.vstack([written, boxes[best]])
         label.xyann = tuple(offsets[best] / pixel)
         if best >= 2 * len(compass):
-            near = offsets[best] - np.clip(offsets[best], -half, half)  # of the text, what is nearest to the point
+            near = offsets[best] - np.clip(offsets[best], -half, half)  # the text's place that is nearest to the point
             line = dict(arrowstyle="-", color=GREY, linewidth=0.7, shrinkA=0, shrinkB=3)
             axes.annotate("", point, near / pixel, textcoords="offset points", arrowprops=line)
 
 
 def _padded(boxes: np.ndarray, margin: float) -> np.ndarray:
-    """The boxes, N 4, with a margin on every side."""
+    """The boxes, N 4, made larger by a margin on every side."""
     return boxes + margin * np.array([-1, -1, 1, 1])
 
 
 def _covered(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The area that each box, N 4, shares with the others, M 4, in sum."""
+    """For each box, N 4, the sum of the areas that it shares with the others, M 4."""
     low, high = np.maximum(boxes[:, None, :2], others[:, :2]), np.minimum(boxes[:, None, 2:], others[:, 2:])
     return np.clip(high - low, 0, None).prod(axis=-1).sum(axis=-1)
 
@@ -201,19 +201,19 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
 
 
 def readable(value: float, digits: int = 4) -> str:
-    """The number as people write it: 0.0123, 45.6, 12,345, 5.717 M."""
+    """The number in a readable form: 0.0123, 45.6, 12,345, 5.717 M."""
     for size, unit in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= size:
             return f"{value / size:.{digits}g} {unit}"
     return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.{digits}g}"
 
 
-# Of an axis: ticks lie so close together at times that they differ in a later digit.
+# For an axis: its ticks may lie so close together that they differ only in a later digit.
 PLAIN_TICKS = FuncFormatter(lambda value, _: readable(value, 7))
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """Breaks names after their separators as well as at blanks, but no number from its percent sign."""
+    """Breaks lines at blanks and after separators within names, but not between a number and its percent sign."""
 
     wordsep_simple_re = re.compile(r"(\s+(?!%))|(?<=[_/,.-])(?=[^\d\s])")
 

@@ -1,7 +1,7 @@
-"""The run directory: the only hand-over between stages.
+"""The run directory: everything that one stage passes to the next.
 
-``outputs/<name>/`` holds a resolved config, provenance, the log, checkpoints, metrics and figures. It appears under its
-name with its first files in it, one process at a time writes it, and nothing but a run's own files is ever deleted.
+``outputs/<name>/`` holds the full config, its provenance, the log, checkpoints, metrics and figures. It is created together
+with its first files, one process at a time writes it, and only files that belong to a run are ever deleted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from common.folders import LEFTOVER, Folder, beside, leftovers
 from common.locks import FILE as LOCK_FILE
 from common.locks import Lock
 
-if TYPE_CHECKING:  # these take seconds to import, and a wrong argument should be answered at once
+if TYPE_CHECKING:  # importing these takes seconds, and a wrong argument should be reported at once
     import numpy as np
     import torch
 
@@ -42,13 +42,13 @@ RUN_FILE = re.compile(
     r"|(figures|gradcam)/[^/]+\.(png|pdf|svg|npy|npz|json|csv|md|html)"
     r"|images/[^/]+/predictions\.(csv|json)|tensorboard/.+)"
 )
-"""What the scripts write into a run: nothing else is written there, and nothing else is deleted."""
-NO_RUN_NAMES = ("checks", "comparisons", "pretrained")  # folders of other things below `output_root`
-LONGEST_NAME = 200  # bytes of a part of a path; systems allow 255, and files in the making have longer names
+"""The files of a run: the scripts write no others there, and delete no others."""
+NO_RUN_NAMES = ("checks", "comparisons", "pretrained")  # folders below `output_root` for other results
+LONGEST_NAME = 200  # bytes of a part of a path; systems allow 255, and temporary files have longer names
 
 
 class Run(Folder):
-    """One run directory. Make one with `create`, or find one with `open`."""
+    """One run directory. `create` makes a new one, `open` opens an existing one."""
 
     def __init__(self, directory: str | Path, config: Config):
         super().__init__(directory)
@@ -65,16 +65,17 @@ class Run(Folder):
         replace: bool = False,
         fill: Callable[[Run], Any] = lambda run: None,
     ) -> tuple[Run, Lock]:
-        """Make the directory with ``config.yaml`` and ``environment.json`` in it; returned with its lock, which is held.
+        """Make the run with ``config.yaml`` and ``environment.json`` in it; returns it and its lock, which is held.
 
-        It is made beside its place and then renamed, so that a kill leaves either nothing of that name or a run.
+        It is made under a temporary name and then renamed: a killed process leaves nothing under the name, or a full run.
 
         Args:
             pretrained: where the weights come from.
-            replace: put a run of that name away, which the caller has locked.
-            fill: writes what should be there from the first moment.
+            replace: delete the existing run of that name, which the caller has locked.
+            fill: writes further files that the run should have from the start.
+        Raises ValueError if the directory cannot be written, or another process has just made it.
         """
-        place = Path(os.path.realpath(directory))  # a link stays, and what it points to is made
+        place = Path(os.path.realpath(directory))  # a symbolic link stays; the run is made where it points
         aside = beside(place)
         with contextlib.ExitStack() as undo:
             try:
@@ -101,7 +102,7 @@ class Run(Folder):
 
     @classmethod
     def open(cls, directory: str | Path, overrides: Sequence[str] = ()) -> Run:
-        """Find an existing run; ``overrides`` of its config are kept nowhere. Raises ValueError if ``directory`` is none."""
+        """Open an existing run; ``overrides`` of its config are not saved. Raises ValueError if ``directory`` is no run."""
         directory = Path(directory)
         if not directory.is_dir():
             raise ValueError(f"{directory}: no such run directory; make one with train.py")
@@ -113,7 +114,7 @@ class Run(Folder):
 
     @classmethod
     def open_finished(cls, directory: str | Path, overrides: Sequence[str] = ()) -> Run:
-        """Find a run for the stages after training. Raises ValueError if its training has not come to its end."""
+        """Open a run for the stages after training. Raises ValueError if its training is not finished."""
         run = cls.open(directory, overrides)
         if not run.finished:
             raise ValueError(f"{directory} holds an unfinished run; finish it with: {resume_command(directory)}")
@@ -121,12 +122,12 @@ class Run(Folder):
 
     @property
     def finished(self) -> bool:
-        """Whether training came to its end."""
+        """Whether the training is finished."""
         return self.path("train.json").is_file()
 
     @contextlib.contextmanager
     def lock(self, *, shared: bool = False) -> Iterator[None]:
-        """Within this context nobody else writes here (``shared``: nobody trains here). What killed writers left goes."""
+        """Within this context no other process writes here (``shared``: none trains here); deletes old temporary files."""
         with Lock(self.directory, shared=shared):
             remove_leftovers(Path(os.path.realpath(self.directory)).parent)
             for folder in (self.directory, *map(self.path, SUBFOLDERS)):
@@ -138,7 +139,7 @@ class Run(Folder):
     def write(self, name: str, writer: Callable[[Path], Any]) -> Path:
         assert RUN_FILE.fullmatch(name), f"{name} is not among the files of a run; add it to RUN_FILE"
         if not self.directory.is_dir():
-            raise ValueError(f"{self.directory} is gone: it was moved or deleted meanwhile; {name} was not written")
+            raise ValueError(f"{self.directory} was moved or deleted meanwhile; {name} was not written")
         return super().write(name, writer)
 
     def read_json(self, name: str) -> dict:
@@ -147,7 +148,7 @@ class Run(Folder):
     def load_arrays(
         self, name: str, forms: Mapping[str, stored.Form], optional: Collection[str] = ()
     ) -> dict[str, np.ndarray]:
-        """As `stored.load_arrays`, of a file of the run. Raises ValueError as well if it is missing."""
+        """As `stored.load_arrays`, for a file of the run. Also raises ValueError if it is missing."""
         path = self.path(name)
         if not path.is_file():
             raise ValueError(f"{path} does not exist yet; make it with: python evaluate.py {self.directory}")
@@ -162,8 +163,7 @@ class Run(Folder):
         return digest.hexdigest()
 
     def save_log(self, rows: Iterable[dict]) -> Path:
-        """Rewrite ``log.csv``; an epoch that was not run has no row, a value that does not exist an empty cell."""
-
+        """Write ``log.csv`` anew: a row for each epoch that was run, an empty cell for a missing value."""
         columns = LOG_COLUMNS + TEST_COLUMNS if self.config.train.log_test else LOG_COLUMNS
 
         def writer(path):
@@ -192,12 +192,12 @@ def open_runs(
     *,
     figure_format: str | None = None,
 ) -> list[Run]:
-    """The finished runs in ``directories``, each once, for a comparison in ``output``; a folder of runs stands for those.
+    """Open the finished runs in ``directories``, each once; a folder of runs means all of them.
 
-    Of a folder, runs that came to no end are left out and named, as long as there are others.
-    ``figure_format``: of `VECTOR_FORMATS`; what the figures of these runs, and of their comparison, are also written as.
-    Raises ValueError where two have the same name, by which reports and their folders know them, and for an ``output``
-    of a single run.
+    Unfinished runs in a folder of runs are left out, with a note, unless all are unfinished. ``figure_format`` is one of
+    `VECTOR_FORMATS`, in which figures of the runs and of their comparison (in ``output``) are also written.
+
+    Raises ValueError if a directory is no finished run, two runs have the same name, or a single run has an ``output``.
     """
     runs: dict[str, Run] = {}
     directories = [run for directory in directories for run in _usable(directory, runs_below(directory))]
@@ -215,7 +215,7 @@ def open_runs(
 
 
 def runs_below(directory: Path) -> list[Path]:
-    """The runs in a folder and below it, in the order of their paths; the path itself if it is a run, or holds none."""
+    """The runs in a folder and its subfolders, sorted by path; the path itself if it is a run, or holds none."""
     if not directory.is_dir() or is_run(directory):
         return [directory]
     found = []
@@ -228,7 +228,7 @@ def runs_below(directory: Path) -> list[Path]:
 
 
 def _usable(folder: Path, directories: list[Path]) -> list[Path]:
-    """Of the runs below a folder those that have something to show; all of them where none has, so that it is said why."""
+    """The finished runs below a folder that have a best.pt; if there are none, all, so that opening them says why."""
     lacking = {d: next((n for n in ("train.json", "best.pt") if not (d / n).is_file()), None) for d in directories}
     chosen = [directory for directory, name in lacking.items() if not name]
     if directories == [folder] or not chosen:
@@ -243,7 +243,7 @@ def _usable(folder: Path, directories: list[Path]) -> list[Path]:
 
 @contextlib.contextmanager
 def in_use(runs: Iterable[Run]) -> Iterator[None]:
-    """Within this context nobody trains ``runs``; others may evaluate and explain them. ValueError if one is trained now."""
+    """Within this context no other process trains ``runs``, though others may evaluate them; ValueError if one does now."""
     with contextlib.ExitStack() as locks:
         for run in runs:
             locks.enter_context(run.lock(shared=True))
@@ -251,7 +251,7 @@ def in_use(runs: Iterable[Run]) -> Iterator[None]:
 
 
 def resume_command(directory: Path) -> str:
-    """What goes on with the run that lies there, from the folder that one is in."""
+    """The command, from the current folder, that resumes the run in ``directory``."""
     return f"python train.py {shlex.quote(str(directory / 'config.yaml'))} --resume"
 
 
@@ -260,14 +260,14 @@ def is_run(directory: Path) -> bool:
 
 
 def directory_of(path: Path, config: Config, overrides: Sequence[str]) -> Path:
-    """Where the config in the file ``path`` is trained: a run's own config.yaml means that run, wherever it lies now."""
+    """The run directory for the config file ``path``; for a run's own config.yaml that run, even if it was moved."""
     own = path.name == "config.yaml" and is_run(path.parent)
     elsewhere = any(word.partition("=")[0] in ("name", "output_root") for word in overrides)
     return path.parent if own and not elsewhere else config.run_directory
 
 
 def check_directory(directory: Path, config: Config, *, resume: bool, overwrite: bool) -> None:
-    """Refuse, before anything is imported that takes long, to touch what must not be touched."""
+    """Raise ValueError unless a run may be made, resumed or replaced in ``directory``; imports nothing that takes long."""
     if config.name.split("/")[0] in NO_RUN_NAMES:
         raise ValueError(f"name = {config.name!r}: {config.output_root}/{config.name.split('/')[0]} is not for runs")
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in directory.parts):
@@ -288,7 +288,7 @@ def check_directory(directory: Path, config: Config, *, resume: bool, overwrite:
 
 
 def check_unchanged(directory: Path, config: Config) -> None:
-    """Refuse to resume a run with another config; ``data.image_size`` is set."""
+    """Raise ValueError if a run would be resumed with another config, whose ``data.image_size`` is not None."""
     changed = differing_keys(load_config(directory / "config.yaml"), config) if is_run(directory) else []
     if changed:
         raise ValueError(f"{directory} cannot be resumed with another config ({'; '.join(changed)}); see --overwrite")
@@ -302,13 +302,13 @@ def check_removable(directory: Path) -> None:
     if strange:
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
         raise ValueError(
-            f"{directory} also holds what no run writes ({', '.join(strange[:3])}{more}), and is not deleted; move that "
-            "away, or choose another name"
+            f"{directory} also holds files that are not a run's ({', '.join(strange[:3])}{more}), and is not deleted; move "
+            "them away, or choose another name"
         )
 
 
 def strangers(directory: Path) -> list[str]:
-    """What lies in a run directory, and no script has written there; paths relative to it."""
+    """Files and folders in a run directory that are not a run's; paths relative to it."""
     found = []
     for folder, folders, files in os.walk(directory):
         inside = Path(folder).relative_to(directory)
@@ -323,11 +323,11 @@ def strangers(directory: Path) -> list[str]:
 
 
 def remove_run(directory: Path, *, then: Callable[[], Any] = lambda: None) -> None:
-    """Delete a run directory, and never anything else; ``then`` is done between it leaving its place and its end."""
+    """Delete a run directory, as `check_removable` allows; ``then`` is called after it is renamed and before it is deleted."""
     check_removable(directory)
     directory = Path(os.path.realpath(directory))
     old = beside(directory, "old-")
-    os.rename(directory, old)  # at once: a kill leaves no half of a run under its name
+    os.rename(directory, old)  # in one step: a killed process leaves no incomplete run under this name
     try:
         then()
     except OSError:
@@ -337,14 +337,14 @@ def remove_run(directory: Path, *, then: Callable[[], Any] = lambda: None) -> No
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the runs in ``folder`` that killed processes were making or putting away."""
+    """Delete the runs in ``folder`` that killed processes were making or deleting."""
     for path in leftovers(folder):
         if path.is_dir() and not strangers(path):
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _final_name(path: str) -> str:
-    """What a file in the making was to be called."""
+    """The final name of a temporary file; other names are returned as they are."""
     folder, slash, name = path.rpartition("/")
     match = LEFTOVER.fullmatch(name)
     return folder + slash + (match[2] if match else name)

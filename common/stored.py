@@ -1,4 +1,4 @@
-"""Reading what a stage wrote before, or what somebody sent: any damage is one sentence that names the file."""
+"""Reading files that an earlier stage wrote, or that another person sent: any damage gives one sentence with the file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 Form = tuple[str, str]
-"""Of an array: the kinds that its dtype may have, as numpy letters them, and a letter for each axis.
+"""What an array must be: the allowed kinds of its dtype (numpy's letters), and a letter for each axis.
 
-In one file the axes of one letter are equally long, and none is empty.
+Within a file, axes with the same letter must be equally long; no axis may be empty.
 """
 Count = Annotated[int, Field(ge=0)]
 Number = float | None
 
 
 class Shape(BaseModel):
-    """What a file must hold to be used; more may be in it. Missing keys with a default: files of older versions."""
+    """The keys that a file must hold; it may hold more. Keys with a default may be missing: older versions lack them."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -117,11 +117,11 @@ SHAPES: dict[str, type[Shape]] = {
     "corruptions": Corruptions,
     "statistics": Statistics,
 }
-"""By the stem of a JSON file, up to the first hyphen."""
+"""Start of a JSON file's name, up to the first hyphen or the suffix -> its keys."""
 
 
 def read_json(path: Path) -> dict:
-    """An object from a JSON file of a stage. Raises ValueError if it is missing, damaged, or of another kind."""
+    """The object in a stage's JSON file. Raises ValueError if the file is missing or damaged, or holds something else."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict:
 
 
 class _Values(dict):
-    """The file's values; a key that it lacks is an error that names the file."""
+    """The file's values; looking up a missing key raises a ValueError that names the file."""
 
     def __init__(self, path: Path, values: dict):
         super().__init__(values)
@@ -146,10 +146,10 @@ class _Values(dict):
 
 
 def load_arrays(path: Path, forms: Mapping[str, Form], optional: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz`` file, by name; those of ``optional`` may be missing.
+    """Arrays of an ``.npz`` file, by name; those in ``optional`` may be missing.
 
     Raises:
-        ValueError: the file is damaged, lacks an array, or holds one of another form.
+        ValueError: the file is damaged, lacks an array, or holds one of another dtype or shape.
     """
     import numpy as np
 
@@ -170,7 +170,7 @@ def load_arrays(path: Path, forms: Mapping[str, Form], optional: Collection[str]
 
 
 def read_log(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
-    """Rows of ``log.csv`` as numbers; empty cells are NaN, a missing file has no rows."""
+    """Rows of ``log.csv`` as numbers; empty cells become NaN, a missing file gives no rows. Raises ValueError if damaged."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
@@ -245,7 +245,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def load_checkpoint(path: Path) -> dict:
-    """What ``train.py`` saved, on the CPU; nothing in the file is executed. Raises ValueError for anything else."""
+    """A checkpoint of ``train.py``, on the CPU; nothing in the file is executed. Raises ValueError for any other file."""
     import torch
 
     advice = "use the other of best.pt and last.pt, or train the run again with --overwrite"

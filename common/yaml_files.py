@@ -1,10 +1,10 @@
-"""YAML from anywhere: no key twice, no nesting or repetition beyond what a config needs, every fault a ValueError."""
+"""Reading YAML from untrusted sources: limits on nesting and repetition, no duplicate keys, every error a ValueError."""
 
 from typing import Any
 
 import yaml
 
-MAX_VALUES = 10_000  # with every alias written out
+MAX_VALUES = 10_000  # with every alias expanded
 MAX_DEPTH = 30
 STARTS = (
     *(yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken),
@@ -25,7 +25,7 @@ def parse_yaml(text: str) -> Any:
             return None
         _check(node, {})
         return loader.construct_document(node)
-    except Exception as error:  # dates and numbers that are none, and whatever else a document can hold
+    except Exception as error:  # invalid dates and numbers, and whatever else a document can hold
         raise ValueError(" ".join(str(error).split())) from None
     finally:
         if loader:
@@ -33,16 +33,19 @@ def parse_yaml(text: str) -> Any:
 
 
 def _check_depth(text: str) -> None:
-    """Before anything is built: PyYAML's time grows with the square of the depth."""
+    """Limit the depth before parsing, since PyYAML's time grows with its square."""
     depth = 0
     for token in yaml.scan(text, yaml.SafeLoader):
         depth += isinstance(token, STARTS) - isinstance(token, ENDS)
         if depth > MAX_DEPTH:
-            raise ValueError(f"it is nested more than {MAX_DEPTH} deep{_line(token)}")
+            raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep{_line(token)}")
 
 
 def _check(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
-    """Number of values below ``node``, an alias counted as often as it is used; ValueError for what no config holds."""
+    """Number of values below ``node``, each alias counted every time it is used.
+
+    Raises ValueError for a value that contains itself, a key that is no text or is repeated, and too many values.
+    """
     if node in sizes:
         if sizes[node] is None:
             raise ValueError(f"a value contains itself{_line(node)}")
@@ -54,12 +57,12 @@ def _check(node: yaml.Node, sizes: dict[yaml.Node, int | None]) -> int:
             if key.tag not in (TEXT, MERGE):
                 raise ValueError(f"the key {key.value} is not text{_line(key)}")
             if key.value in keys[:i]:
-                raise ValueError(f"the key {key.value} stands twice in one section; keep one of them{_line(key)}")
+                raise ValueError(f"the key {key.value} appears twice in one section; keep one of them{_line(key)}")
         size += sum(_check(value, sizes) for _, value in node.value)
     elif isinstance(node, yaml.SequenceNode):
         size += sum(_check(value, sizes) for value in node.value)
     if size > MAX_VALUES:
-        raise ValueError(f"it stands for more than {MAX_VALUES:,} values{_line(node)}")
+        raise ValueError(f"it expands to more than {MAX_VALUES:,} values{_line(node)}")
     sizes[node] = size
     return size
 

@@ -106,7 +106,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path, override, hint):
         ("data.crop_pct=1e-300", ["data.crop_pct = '1e-300'", "0.1"]),
         ("data.val_fraction=1", ["data.val_fraction = 1", "less than 1"]),
         ("data.normalization=[1, 2]", ["data.normalization = [1, 2]", "'imagenet'"]),
-        ("data.augment.scale=[0.9, 0.1]", ["scale: [0.9, 0.1] runs backwards"]),
+        ("data.augment.scale=[0.9, 0.1]", ["scale: [0.9, 0.1] is in the wrong order"]),
         ("name=../elsewhere", ["name = '../elsewhere'", "letters"]),
         ("train=5", ["train = 5"]),
     ],

@@ -53,7 +53,9 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(tmp_path, name, save):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # what the system refuses looks the same
     try:
-        with pytest.raises(ValueError, match=rf"{name} cannot be written \(.+\); what stood there is unchanged"):
+        with pytest.raises(
+            ValueError, match=rf"{name} cannot be written \(.+\); an earlier version of it is unchanged"
+        ):
             save(folder, 1_000_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

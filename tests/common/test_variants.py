@@ -50,7 +50,7 @@ def test_a_single_value_behind_the_grid_is_for_all(path):
         ([], [], ["train.lr=1e-3,"], "write it as section.key=value,value"),
         (["train.lr=1"], [], ["train.lr=1e-3,1e-4"], "train.lr is given more than once"),
         (["seed=1"], [0], [], "seed is given more than once"),
-        ([], [], ["name=a,b"], "name is given more than once, or as an axis that cannot be one"),
+        ([], [], ["name=a,b"], "name is given more than once, or cannot be an axis of a grid"),
         ([], [], ["train.leraning_rate=1,2"], "unknown key train.leraning_rate"),
     ],
 )

@@ -17,14 +17,14 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
     [
         (
             "train:\n  lr: 1\n  epochs: 2\n  lr: 3",
-            r"the key lr stands twice in one section; keep one of them \(line 4\)",
+            r"the key lr appears twice in one section; keep one of them \(line 4\)",
         ),
         ("a: 2024-13-45", "month must be in 1..12"),
         ("a: !!int abc", "invalid literal for int"),
         ("a: !!timestamp x", "groupdict"),
-        ("[" * 5000, "nested more than 30 deep"),
-        ("{a: " * 40 + "1" + "}" * 40, "nested more than 30 deep"),
-        (LAUGHS, "stands for more than 10,000 values"),
+        ("[" * 5000, "nested more than 30 levels deep"),
+        ("{a: " * 40 + "1" + "}" * 40, "nested more than 30 levels deep"),
+        (LAUGHS, "expands to more than 10,000 values"),
         ("a: &a [*a]", "contains itself"),
         ("on: 3", "the key on is not text"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),

@@ -96,7 +96,7 @@ def test_a_folder_named_by_classes_or_synsets_is_evaluated(here, weights, photo,
 
 
 def test_only_where_the_data_lie_is_set_afterwards(here):
-    with pytest.raises(ValueError, match=r"model\.name=x: a finished run is what it is; only data\.root"):
+    with pytest.raises(ValueError, match=r"model\.name=x: a finished run's config is fixed; only data\.root"):
         evaluate.main([str(here), "model.name=x"])
 
 
