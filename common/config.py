@@ -17,7 +17,12 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Jitter = Annotated[float, Field(ge=0)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
 Rgb = tuple[float, float, float]
-Reported = Literal["accuracy", "top5_accuracy", "loss", "params", "gmacs", "ms_per_image", "peak_memory_mb"]
+Reported = Literal[
+    *("accuracy", "top5_accuracy", "loss", "params", "gmacs", "ms_per_image", "peak_memory_mb"),  # of metrics.json
+    *("val_accuracy", "epochs_to_target"),  # of train.json
+    *("map_mean", "map_std", "map_high_region", "map_centre_to_edge"),  # of Grad-CAM's maps, see gradcam.py --analyze
+    "scorecam_seconds",  # that a map of Score-CAM at the patch embedding takes
+]
 
 
 class Section(BaseModel):
@@ -249,9 +254,9 @@ class Config(Section):
     model: ModelConfig
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    reported: dict[Reported, float] = {}
-    """Numbers that others reported for this setup, by the names of metrics.json; they are only shown beside the measured
-    ones."""
+    reported: dict[Reported, float | None] = {}
+    """Numbers that others reported for this setup; they are only shown beside the measured ones. Shares are fractions; null
+    for an `epochs_to_target` that was never reached."""
 
     @model_validator(mode="before")
     @classmethod

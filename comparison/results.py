@@ -15,7 +15,8 @@ from pathlib import Path
 from common.console import print_result, run_script
 from common.documents import Section, to_markdown
 from common.runs import Run, is_run
-from comparison.tables import comparison_rows, reported_rows
+from comparison.tables import comparison_rows
+from evaluation import reported
 
 COLUMNS = {
     "run": "run",
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         Section("Where", findings=list(dict.fromkeys(hardware(run) for run in runs))),
         Section("What to know", findings=limits(runs)),
         Section("Runs", table=comparison_rows(results, COLUMNS)),
-        *reported(runs, results),
+        *reported.sections([(run.config.name, run, result) for run, result in zip(runs, results)]),
         Section("Commands", commands=list(dict.fromkeys(command(run) for run in runs))),
         *[compared(path) for path in sorted(args.folder.glob("comparisons/**/comparison.json"))],
     ]
@@ -110,11 +111,6 @@ def command(run: Run) -> str:
     """The command of a run; of folders and files that lie elsewhere the last name alone."""
     words = run.read_json("environment.json")["command"]
     return "python " + shlex.join(re.sub(r"(^|=)/.*/", r"\1data/", word) for word in words)
-
-
-def reported(runs: Sequence[Run], results: Sequence[dict]) -> list[Section]:
-    rows = reported_rows(results, [run.config.reported for run in runs])
-    return [Section("Reported elsewhere", table=rows)] if rows else []
 
 
 def compared(path: Path) -> Section:

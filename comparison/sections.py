@@ -13,16 +13,12 @@ from comparison.caveats import WEIGHTS, Caveat
 from comparison.entries import Comparison, Entry, hardware_of
 from comparison.significance import rule_notes
 from comparison.training_sizes import crossings, find_curves
-from evaluation import explained
+from evaluation import explained, reported
 from evaluation.tables import classification_rows, data_name
 from evaluation.variant import Variant
 from explanation.quality import report
 from explanation.quality.verdicts import verdict
 
-NOT_ALIKE = (
-    "Reported numbers are from other code and hardware, and may count other things: 'FLOPs' that are multiply-accumulates "
-    "with the fused attention left out, say."
-)
 ALIKE = "The runs differ in nothing that was recorded beside what is compared."
 ONE_MODEL = "There is nothing to test: all runs are seeds of one model."
 MAX_SENTENCES = 3  # pairs of models that are told in full; of more, those with the reference
@@ -43,7 +39,6 @@ def compose(
 
     entries = comparison.entries
     results = [tables.describe(entry) for entry in entries]
-    reported = tables.reported_rows(results, [entry.run.config.reported for entry in entries])
     sections = [
         Section("", text=headline(comparison), figures=figure("accuracy.png")),
         Section(
@@ -79,7 +74,7 @@ def compose(
         ),
         Section("How were they trained?", figures=figure("curves.png", "epochs_to_target.png")),
         *_explanations(entries, folder),
-        Section("Reported elsewhere", table=reported, findings=[NOT_ALIKE] if reported else []),
+        *reported.sections([(entry.name, entry.run, entry.metrics) for entry in entries]),
         Section("What the runs differ in", table=setting_rows(entries)),
         _each_run(entries, folder, suffix),
         Section(

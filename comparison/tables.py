@@ -4,33 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from common.documents import NO_VALUE, format_interval
 from comparison.entries import Comparison, Entry, size_of
-
-SCORES = {
-    "run": "run",
-    "model": "model",
-    "image_size": "image size",
-    "accuracy": "accuracy (%)",
-    "accuracy_ci95": "95 % interval (%)",
-    "accuracy_without_copies": "accuracy without copies (%)",
-    "top1_error": "top-1 error (%)",
-    "top5_accuracy": "top-5 (%)",
-    "macro_f1": "macro F1 (%)",
-    "ece": "calibration error (%)",
-    "corpus": "pretrained on",
-}
-COSTS = {
-    "run": "run",
-    "params": "parameters (M)",
-    "trainable_params": "trainable (M)",
-    "gmacs": "GMACs",
-    "gflops": "GFLOPs",
-    "gmacs_attention_skipped": "GMACs, fused attention skipped",
-    "ms_per_image": "ms/image",
-    "ms_per_batch": "ms/batch (images)",
-    "images_per_second": "images/s",
-    "peak_memory_mb": "memory (MB)",
-}
-PERCENT = ("accuracy", "accuracy_without_copies", "top1_error", "top5_accuracy", "macro_f1", "ece")
+from evaluation.tables import COSTS, SCORES, cell, lookup
 
 
 def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCORES | COSTS) -> list[dict[str, str]]:
@@ -42,22 +16,7 @@ def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCO
     absent = [] if any(values.get("peak_memory_mb") is not None for values in metrics) else ["peak_memory_mb"]
     absent += [] if any(values.get("num_copies") for values in metrics) else ["accuracy_without_copies"]
     columns = {key: title for key, title in columns.items() if key not in absent}
-    return [{title: _cell(key, _lookup(key, values)) for key, title in columns.items()} for values in metrics]
-
-
-def reported_rows(metrics: Sequence[Mapping], reported: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
-    """Numbers of others (by the names of ``metrics.json``) beside ours, a row per run that has any."""
-    titles = SCORES | COSTS | {"loss": "loss"}
-    keys = [key for key in titles if any(key in numbers for numbers in reported)]
-    rows = []
-    for values, numbers in zip(metrics, reported):
-        if numbers:
-            row = {"run": str(values["run"])}
-            for key in keys:
-                row[f"reported {titles[key]}"] = _cell(key, numbers.get(key))
-                row[titles[key]] = _cell(key, _lookup(key, values))
-            rows.append(row)
-    return rows
+    return [{title: cell(key, lookup(key, values)) for key, title in columns.items()} for values in metrics]
 
 
 def describe(entry: Entry) -> dict:
@@ -159,7 +118,7 @@ def paper_rows(comparison: Comparison) -> tuple[list[dict[str, str]], list[tuple
         spread = "" if found["std"] is None else f" ± {100 * found['std']:.2f}"
         row = {"model": name, "seeds": str(found["n"]), title: f"{100 * found['mean']:.2f}{spread}"}
         columns = {key: COSTS[key] for key in ("params", "gmacs", "ms_per_image")}
-        rows.append(row | {text: _cell(key, _lookup(key, first)) for key, text in columns.items()})
+        rows.append(row | {text: cell(key, lookup(key, first)) for key, text in columns.items()})
     best = best_model(comparison.seeds)
     against = [pair for pair in comparison.pairs if best in (pair["first"], pair["second"])]
     real = bool(against) and all(pair["distinguishable"] for pair in against)
@@ -178,34 +137,3 @@ def paper_caption(comparison: Comparison, data: str) -> str:
 def best_model(seeds: Mapping[str, dict]) -> str:
     """The model of the highest mean accuracy; of equals the first."""
     return max(seeds, key=lambda name: seeds[name]["mean"])
-
-
-def _lookup(key: str, values: Mapping):
-    if key == "gflops":
-        return 2 * values["gmacs"]
-    if key == "ms_per_image":
-        return values["latency_ms"]["1"]["median"]
-    if key == "ms_per_batch":
-        size = max(values["latency_ms"], key=int)
-        return f"{values['latency_ms'][size]['median']:.1f} ({size})"
-    return values[key]
-
-
-def _cell(key: str, value) -> str:
-    if value is None:
-        return NO_VALUE
-    if key in PERCENT:
-        return f"{100 * value:.2f}"
-    if key == "accuracy_ci95":
-        return format_interval(value, unit="")
-    if key.endswith("params"):
-        return f"{value / 1e6:.2f}"
-    if key.startswith("g"):
-        return f"{value:.4g}"
-    if key == "ms_per_image":
-        return f"{value:.2f}"
-    if key == "loss":
-        return f"{value:.4f}"
-    if key in ("images_per_second", "peak_memory_mb"):
-        return f"{value:.0f}"
-    return str(value)

@@ -7,7 +7,7 @@ from common.console import command_line
 from common.documents import Section, format_interval, to_html
 from common.environment import code_version
 from common.runs import Run
-from evaluation import explained
+from evaluation import explained, reported
 from evaluation.tables import classification_rows, confused_rows, data_name
 from evaluation.variant import Variant
 
@@ -62,6 +62,7 @@ def compose(run: Run, suffix: str, result: dict, summary: Sequence[tuple[str, ob
         explained.section(
             "What does it look at?", [explained.overlays_of(run, run.config.name, result["checkpoint_sha256"])]
         ),
+        *reported.sections([(run.config.name, run, result)]),
         Section("How was it trained?", figures={k: text for k, text in training.items() if run.path(k).is_file()}),
         Section("How it was computed", findings=_notes(result)),
     ]
