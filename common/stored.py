@@ -170,13 +170,13 @@ def load_arrays(path: Path, forms: Mapping[str, Form], optional: Collection[str]
 
 
 def read_log(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
-    """Rows of ``log.csv`` as numbers; empty cells become NaN, a missing file gives no rows. Raises ValueError if damaged."""
+    """Rows of ``log.csv`` as numbers; empty cells become NaN. Raises ValueError if it is missing or damaged."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
             rows = [{key: float(value or "nan") for key, value in row.items()} for row in table]
     except FileNotFoundError:
-        return []
+        raise ValueError(f"{path} does not exist; train.py writes it: restore it from a copy") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{path} is not a log as train.py writes it ({error}); restore it from a copy") from None
     if not set(columns) <= set(table.fieldnames or ()):

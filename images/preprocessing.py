@@ -18,6 +18,12 @@ def crop_and_resize(images: Tensor, crops: Tensor, size: tuple[int, int] | None 
     size = size or (height, width)
     if images.device.type == "cpu" and size != (height, width):
         return torch.stack([resize(cut(image, crop)[None], size, "bilinear")[0] for image, crop in zip(images, crops)])
+    return _sample_crops(images, crops, size)
+
+
+def _sample_crops(images: Tensor, crops: Tensor, size: tuple[int, int]) -> Tensor:
+    """`crop_and_resize` of a whole batch at once, on any device."""
+    height, width = images.shape[-2:]
     top, left, high, wide = crops.unbind(-1)
     zero = torch.zeros_like(top)
     rows = [
@@ -47,11 +53,15 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     """uint8 B 3 h w -> uint8 B 3 H W of ``size``, with PIL's filters (a shrunken image is averaged, not sampled)."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images
-    options = dict(mode=interpolation, antialias=True)
     if images.device.type == "cpu":  # has a uint8 kernel, equal to PIL's
-        return F.interpolate(images, size, **options)
-    for step in ((images.shape[-2], size[1]), size):  # as PIL: along rows, to grey levels, along columns
-        images = F.interpolate(images.float(), step, **options).round_().clamp_(0, 255)
+        return F.interpolate(images, size, mode=interpolation, antialias=True)
+    return _resize_in_two_passes(images, size, interpolation)
+
+
+def _resize_in_two_passes(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
+    """`resize` on any device: as PIL does, along rows, to grey levels, then along columns."""
+    for step in ((images.shape[-2], size[1]), size):
+        images = F.interpolate(images.float(), step, mode=interpolation, antialias=True).round_().clamp_(0, 255)
     return images.to(torch.uint8)
 
 

@@ -21,9 +21,8 @@ from training.stopping import selection_key, stayed_near_chance
 
 def changes_of_images(config: Config) -> str:
     """How training images are changed, in words for a figure; "" for not at all."""
-    augment = config.data.augment
-    random = (augment.crop_padding, augment.hflip, augment.degrees, augment.translate, augment.scale, augment.aa)
-    words = ["augmented"] if any(random) or augment.reprob else []
+    augment = config.data.augment.model_dump(exclude={"ratio", "aug_repeats"})  # change nothing by themselves
+    words = ["augmented"] if any(augment.values()) else []
     return " and ".join(words + (["mixed"] if config.train.mixup or config.train.cutmix else []))
 
 
@@ -132,7 +131,7 @@ class TrainingState:
         if not self.progress:
             return ""
         before, now = len(self.progress["sums"]), distributed.world_size()
-        drawn = f", with {now} processes instead of {before}: it draws other random numbers" if before != now else ""
+        drawn = f", with {now} instead of {before} processes: it draws other random numbers" if before != now else ""
         return f", step {self.progress['step']} of the next{drawn}"
 
     def summarize(self, stopped_because: str, *, steps_per_epoch: int, **more) -> None:

@@ -93,9 +93,10 @@ def test_logs_of_any_shape(run, content):
 
 
 @pytest.mark.parametrize("kind", ["folder", "loop"])
-def test_a_log_that_is_no_file_is_not_a_missing_one(tmp_path, kind):
+def test_a_log_that_is_missing_or_no_file_is_named(tmp_path, kind):
     place = tmp_path / "log.csv"
-    assert stored.read_log(place, LOG_COLUMNS) == []
+    with pytest.raises(ValueError, match=r"log\.csv does not exist; train\.py writes it"):
+        stored.read_log(place, LOG_COLUMNS)
     place.mkdir() if kind == "folder" else place.symlink_to(place)
     with pytest.raises(ValueError, match=r"log\.csv is not a log as train\.py writes it"):
         stored.read_log(place, LOG_COLUMNS)

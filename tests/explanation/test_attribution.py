@@ -16,7 +16,8 @@ from support import make_config, make_randomized
 from torch import nn
 
 from common.devices import autocast
-from explanation.attribution import Options, heat_maps
+from explanation.attention_maps import attention_layer, attention_of
+from explanation.attribution import Options, _find_fault, heat_maps
 from explanation.layers import MapLayer, map_layer
 from explanation.methods import LIBRARY, METHODS, uses_layer
 from models import create_model, input_spec
@@ -219,6 +220,25 @@ def test_unusable_maps_are_named():
     assert "grid is 1x1" in heat_maps(small, layer, random_images(small, 1), [0])[1][0]
 
 
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ([[1.0, float("nan")]], "NaN or infinite"),
+        ([[1.0, float("inf")]], "NaN or infinite"),
+        ([[1.0]], "1x1"),
+        ([[0.0, 0.0]], "blank"),
+        ([[-1.0, 0.0]], "blank"),
+        ([[2.0, 2.0]], "the same everywhere"),
+        ([[1.0, 1 - 5e-7]], "the same everywhere"),
+        ([[1.0, 1 - 5e-6]], None),
+        ([[0.0, 1e-9]], None),
+    ],
+)
+def test_what_is_wrong_with_a_map(values, fault):
+    found = _find_fault(np.array(values))
+    assert found is None if fault is None else fault in found
+
+
 class Detached(nn.Module):
     """A classifier whose score cannot be differentiated."""
 
@@ -262,3 +282,13 @@ def test_rollouts_look_at_no_layer():
         np.testing.assert_allclose(together[17], alone[0], rtol=1e-3, atol=1e-6)
     with pytest.raises(ValueError, match="ResNet has no attention layers"):
         heat_maps(build("resnet"), None, images, [0] * 20, method="rollout")
+
+
+def test_attention_is_the_mean_over_heads_of_any_number_of_images():
+    model = build("vit")
+    images, layer = random_images(model, 18), attention_layer(model)  # more than are kept at once
+    for patch in (None, (1, 2)):
+        maps, _ = heat_maps(model, layer, images, [0] * 18, method="attention", options=Options(patch=patch))
+        expected = attention_of(model, images[16:], layer.name, patch).mean(1)
+        assert maps.shape == (18, *layer.grid)
+        np.testing.assert_allclose(maps[16:], expected.detach().numpy(), rtol=1e-4, atol=1e-7)

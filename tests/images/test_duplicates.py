@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from images.duplicates import SIDE, _windows, copies_of, near_copies, thumbnails
+from images.duplicates import SHIFT, SIDE, _aligned, _coarse, _smooth, _windows, copies_of, near_copies, thumbnails
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +74,54 @@ def test_sums_over_windows_are_those_of_average_pooling(generator):
     values = torch.rand(2, 3, SIDE, SIDE, generator=generator)
     for side in (1, 3, 26, SIDE):
         torch.testing.assert_close(_windows(values, side), F.avg_pool2d(values, side, 1) * side**2)
+
+
+def test_the_shift_of_the_best_match_may_be_three_pixels(pictures):
+    """As numpy correlates the middle of an image with each part of the other of the same size, colours mean-free."""
+    images, others = _smooth(pictures[:4]), _smooth(pictures[4:8])
+    images[0, :, SHIFT:, : SIDE - SHIFT] = others[0, :, : SIDE - SHIFT, SHIFT:]  # moved by as much as is looked for
+    found = _aligned(images, others).numpy()
+    inner = SIDE - 2 * SHIFT
+    for image, other, value in zip(images.numpy(), others.numpy(), found):
+        middle = image[:, SHIFT : SHIFT + inner, SHIFT : SHIFT + inner]
+        parts = [other[:, y : y + inner, x : x + inner] for y in range(2 * SHIFT + 1) for x in range(2 * SHIFT + 1)]
+        flat = [(part - part.mean((1, 2), keepdims=True)).ravel() for part in (middle, *parts)]
+        best = max(np.corrcoef(flat[0], part)[0, 1] for part in flat[1:])
+        assert value == pytest.approx(best, abs=1e-4)
+    assert found[0] > 0.999 > found[1:].max()
+
+
+def test_smoothed_and_coarse_pictures_are_means(pictures):
+    image = pictures[:1]
+    padded = np.pad(image[0].numpy().astype(float), ((0, 0), (1, 1), (1, 1)), "edge")
+    means = sum(padded[:, y : y + SIDE, x : x + SIDE] for y in range(3) for x in range(3)) / 9
+    np.testing.assert_allclose(_smooth(image)[0].numpy(), means, rtol=1e-5)
+    cells = image[0].numpy().astype(float).reshape(3, 8, 4, 8, 4).mean((2, 4))
+    cells = (cells - cells.mean((1, 2), keepdims=True)).ravel()
+    np.testing.assert_allclose(_coarse(image)[0].numpy(), cells / np.linalg.norm(cells), atol=1e-5)
+
+
+def test_thumbnails_are_means_over_areas(pictures):
+    assert thumbnails(pictures) is pictures
+    large = pictures[:2].repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert thumbnails(large).shape == (2, 3, SIDE, SIDE) and thumbnails(large).dtype == torch.uint8
+    coarse = torch.full((1, 3, 2 * SIDE, 3 * SIDE), 101, dtype=torch.uint8)
+    coarse[..., ::2] = 100
+    assert set(thumbnails(coarse).unique().tolist()) <= {100, 101}
+    wide = thumbnails(torch.arange(0, 192, 2, dtype=torch.uint8).expand(1, 3, SIDE, 96).contiguous())
+    inner = wide[0, 0, 0, 1:-1].float()
+    torch.testing.assert_close(inner, 6 * torch.arange(1.0, SIDE - 1) + 2, atol=1, rtol=0)
+
+
+def test_more_images_than_are_compared_at_once(pictures):
+    """The second part begins at the 500th image; of an image's candidates the most alike counts, upright or mirrored."""
+    many = torch.randint(0, 256, (620, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    many[510], many[519] = pictures[7], pictures[8].flip(-1)
+    worse = (0.7 * pictures[7] + 0.3 * pictures[9]).to(torch.uint8)
+    among = torch.cat([worse[None], pictures])
+    found = near_copies(many, among, threshold=0.9)
+    assert sorted(zip(found.images.tolist(), found.others.tolist(), found.mirrored.tolist())) == [
+        (510, 8, False),
+        (519, 9, True),
+    ]
+    assert found.correlation == pytest.approx([1, 1], abs=1e-3)

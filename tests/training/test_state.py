@@ -6,14 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import TINY_VIT, write_config
+from support import TINY_VIT, make_config, write_config
 
 import train
+import training.state
 from common import distributed
 from common.console import run_script
 from common.runs import Run
 from training.progress import Signals
-from training.state import TrainingState
+from training.state import TrainingState, changes_of_images
 
 
 def start(folder, *arguments, name="tiny"):
@@ -63,6 +64,54 @@ def test_sums_of_an_epoch_survive_another_number_of_processes(monkeypatch, befor
         total += sums
     assert total.tolist() == [number * sum(range(1, before + 1)) for number in (1, 2, 3)]
     assert len(restored) == (now if before == now else 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [(1, 1, ""), (2, 2, ""), (2, 1, ", with 1 instead of 2 processes"), (1, 2, ", with 2 instead of 1 processes")],
+)
+def test_a_resume_says_where_it_goes_on_and_with_how_many_processes(monkeypatch, before, now, words):
+    monkeypatch.setattr(distributed, "world_size", lambda: now)
+    place = TrainingState._place_within(state_within_an_epoch(before, [torch.Generator()] * before))
+    assert place.startswith(", step 3 of the next") and words in place
+    assert place.endswith("it draws other random numbers") == bool(words)
+    assert TrainingState._place_within(SimpleNamespace(progress=None)) == ""
+
+
+OFF = {"crop_padding": 0, "hflip": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("augment", "mixing", "words"),
+    [
+        (OFF, {}, ""),
+        (OFF | {"ratio": [0.9, 1.1], "aug_repeats": 2}, {}, ""),
+        *[
+            (OFF | {key: 0.5}, {}, "augmented")
+            for key in ("hflip", "vflip", "grayscale_prob", "gaussian_blur_prob", "reprob")
+        ],
+        *[(OFF | {"color_jitter": 0.4}, {}, "augmented"), (OFF | {"aa": "rand-m9"}, {}, "augmented")],
+        (OFF, {"mixup": 0.2}, "mixed"),
+        (OFF | {"scale": [0.5, 1.0]}, {"cutmix": 1.0}, "augmented and mixed"),
+    ],
+    ids=str,
+)
+def test_figures_say_how_training_images_are_changed(augment, mixing, words):
+    assert changes_of_images(make_config(data={"augment": augment}, train=mixing)) == words
+
+
+def test_the_figure_of_the_learning_rate_ends_each_epoch_at_a_whole_number(tmp_path, monkeypatch):
+    drawn = []
+    original = training.state.learning_rate
+    monkeypatch.setattr(
+        training.state,
+        "learning_rate",
+        lambda epochs, lr, **words: drawn.append((epochs, lr)) or original(epochs, lr, **words),
+    )
+    start(tmp_path, "train.epochs=2", "train.batch_size=512")
+    ((epochs, rates),) = drawn
+    steps = len(rates) // 2
+    assert steps > 1 and epochs == pytest.approx([(i + 1) / steps for i in range(2 * steps)])
 
 
 def test_hanging_up_is_heard_unless_it_was_to_be_ignored():
