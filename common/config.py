@@ -220,6 +220,8 @@ class TrainConfig(Section):
     """torch.compile; auto: on CUDA for runs of at least 1.5 million images, where it saves more than the minute it takes."""
     log_test: bool = False
     """Log the test accuracy of every epoch, only to plot it: no epoch is chosen and no run is stopped by it."""
+    log_top5: bool = False
+    """Also log the top-5 accuracy of every epoch, for a curve; its column stays empty where there are five classes or fewer."""
     tensorboard: bool = False
     """Also write TensorBoard scalars into the run (package tensorboard)."""
 

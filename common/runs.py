@@ -34,7 +34,6 @@ LOG_COLUMNS = (
     *("epoch", "lr", "train_loss", "train_accuracy"),
     *("val_loss", "val_accuracy", "seconds", "images_per_second"),
 )
-TEST_COLUMNS = ("test_loss", "test_accuracy")  # of runs with train.log_test
 SUBFOLDERS = ("figures", "gradcam", "images", "tensorboard")
 RUN_FILE = re.compile(
     r"(config\.yaml|environment\.json|log\.csv|(best|last)\.pt|train\.json"
@@ -162,9 +161,10 @@ class Run(Folder):
                 digest.update(part)
         return digest.hexdigest()
 
-    def save_log(self, rows: Iterable[dict]) -> Path:
-        """Write ``log.csv`` anew: a row for each epoch that was run, an empty cell for a missing value."""
-        columns = LOG_COLUMNS + TEST_COLUMNS if self.config.train.log_test else LOG_COLUMNS
+    def save_log(self, rows: Sequence[dict]) -> Path:
+        """Write ``log.csv`` anew: a row for each epoch that was run, an empty cell for a missing value;
+        train.log_test and log_top5 add columns."""
+        columns = dict.fromkeys([*LOG_COLUMNS, *(key for row in rows for key in row)])
 
         def writer(path):
             with path.open("w", newline="", encoding="utf-8") as file:

@@ -185,6 +185,29 @@ def _write_beside(axes: Axes, texts: Sequence[str]) -> None:
 # One row a class
 
 
+def per_class_accuracy(
+    accuracies: Mapping[str, tuple[np.ndarray, np.ndarray]], class_names: Sequence[str], *, title: str | None = None
+) -> Figure:
+    """Accuracy of each class, a panel for each run in one scale.
+
+    Args:
+        accuracies: run to its accuracies (K, fractions; NaN for a class that never occurs) and their intervals (K 2).
+        class_names: K; they keep their order, the first on top.
+    """
+    found = {run: (100 * np.asarray(values), 100 * np.asarray(bounds)) for run, (values, bounds) in accuracies.items()}
+    seen = np.isfinite(next(iter(found.values()))[0])
+    rows = np.flatnonzero(seen)
+    figure, grid, caps = class_rows(class_names, seen, title, count=len(found))
+    for axes, (run, (accuracy, interval)) in zip(grid, found.items(), strict=True):
+        axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
+        style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
+        axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)
+        axes.set_title(wrap(run, 2.5, LABEL_SIZE), fontsize=LABEL_SIZE)
+        axes.set(xlim=(0, 100), xlabel="accuracy (%)")
+    shared_legend(figure)
+    return figure
+
+
 def per_class_differences(
     differences: Mapping[str, tuple[np.ndarray, np.ndarray]],
     class_names: Sequence[str],
@@ -227,18 +250,23 @@ def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title:
 
     Args:
         logs: run to its log's columns: `epoch`, `lr`, and `loss` and `accuracy` each for `train_` and `val_`, of equal
-            length; `test_accuracy` if there is one. Accuracies are fractions; NaN is not drawn, nor is a column that
-            is missing.
+            length; `test_accuracy` and `val_top5_accuracy` if there are any. Accuracies are fractions; NaN is not drawn,
+            nor is a column that is missing.
     """
-    figure = new_figure(12, 4, title)
-    loss, accuracy, rate = grid = figure.subplots(1, 3)
+    labels = {"loss": "loss", "accuracy": "accuracy (%)", "top5_accuracy": "top-5 accuracy (%)", "lr": "learning rate"}
+    if not any(np.isfinite(np.asarray(log.get("val_top5_accuracy", []), dtype=float)).any() for log in logs.values()):
+        del labels["top5_accuracy"]
+    figure = new_figure(4 * len(labels), 4, title)
+    grid = dict(zip(labels, figure.subplots(1, len(labels)), strict=True))
+    loss, rate = grid["loss"], grid["lr"]
     splits = {  # markers: how a run of one epoch is drawn
         "val": ("validation", dict(linestyle="-")),
         "train": ("training", dict(linestyle="--", fillstyle="none")),
         "test": ("test", dict(linestyle=":", fillstyle="left")),
     }
     columns = {f"{split}_loss": (loss, 1) for split in splits} | {"lr": (rate, 1)}
-    columns |= {f"{split}_accuracy": (accuracy, 100) for split in splits}
+    shares = grid.keys() - {"loss", "lr"}
+    columns |= {f"{split}_{share}": (grid[share], 100) for share in shares for split in splits}
     drawn, peaks = set(), []
     for index, (name, log) in enumerate(logs.items()):
         look = dict(**run_style(index), linewidth=1.3, markevery=max(1, len(log["epoch"]) // 8))
@@ -259,8 +287,8 @@ def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title:
         rate.yaxis.set_major_formatter(PLAIN_TICKS)
     else:
         scientific_ticks(rate)
-    for axes, label in zip(grid, ("loss", "accuracy (%)", "learning rate"), strict=True):
-        axes.set(xlabel="epoch", ylabel=label)
+    for key, axes in grid.items():
+        axes.set(xlabel="epoch", ylabel=labels[key])
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         tidy(axes)
     shared_legend(figure)

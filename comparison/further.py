@@ -8,6 +8,7 @@ from common.documents import NO_VALUE
 from comparison.entries import Comparison, Entry
 from comparison.significance import Hits, compare_pairs, error_consistency, two_way_difference
 from evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from evaluation.reported import epochs_to_target
 from evaluation.variant import Variant
 
 ALIKE_WORDS = (
@@ -75,6 +76,29 @@ def training_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
                 "on": f"{environment['device']} ({environment['cpu']}), {environment['threads']} CPU threads",
             }
         )
+    return rows
+
+
+def progress_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """How far training came, a row per run: accuracies of the weights that were kept, and epochs to the target if any."""
+    split = entries[0].metrics["split"]
+    aiming = any(entry.training.get("target") is not None for entry in entries)
+    rows = []
+    for entry in entries:
+        training, target = entry.training, entry.training.get("target")
+        best = training["best_epoch"]
+        row = {
+            "run": entry.name,
+            "epochs": str(training["epochs_run"]),
+            "kept epoch": NO_VALUE if best is None else str(best),
+        }
+        values = {"training": training["train_accuracy"], "validation": training["val_accuracy"]}
+        for name, value in (values | {split: entry.metrics["accuracy"]}).items():
+            row[f"{name} accuracy (%)"] = NO_VALUE if value is None else f"{100 * value:.2f}"
+        if aiming:
+            row["target (%)"] = NO_VALUE if target is None else f"{100 * target:.2f}"
+            row["epochs to the target"] = epochs_to_target(training)
+        rows.append(row)
     return rows
 
 

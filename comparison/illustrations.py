@@ -15,7 +15,7 @@ from data import Split, load_dataset
 from evaluation import figures as evaluation_figures
 from evaluation.confidence import risk_curve
 from evaluation.corruptions import SEVERITIES, by_severity
-from evaluation.metrics import confusion_counts
+from evaluation.metrics import confusion_counts, per_class_accuracy
 from evaluation.predictions import Predictions
 
 
@@ -24,6 +24,7 @@ def draw(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
     entries, groups, seeded = comparison.entries, comparison.groups, comparison.seeded
     return (
         {"accuracy.png": _draw_accuracy(comparison)}
+        | {"per_class_accuracy.png": _draw_classes(comparison)}
         | _draw_differences(comparison)
         | {"confusion.png": _draw_confusion(comparison)}
         | _draw_disagreements(comparison)
@@ -65,10 +66,25 @@ def _draw_overview(entries: Sequence[Entry]) -> tuple[Figure, str]:
         f"{metrics[0]['split']} accuracy": (accuracy, intervals, True),
         "top-1 error": ([m["top1_error"] for m in metrics], 1 - intervals[:, ::-1], True),
         "model size (M parameters)": ([m["params"] / 1e6 for m in metrics], None, False),
+        "forward pass (GFLOPs)": ([2 * m["gmacs"] for m in metrics], None, False),
         "inference time (ms/image, batch 1)": ([m["latency_ms"]["1"]["median"] for m in metrics], None, False),
+        "training time (min)": ([entry.training["seconds"] / 60 for entry in entries], None, False),
     }
     figure = figures.overview([entry.name for entry in entries], quantities)
-    return figure, "Every run at a glance: accuracy and error with 95 % intervals, size, and median inference time."
+    caption = (
+        "Every run at a glance: accuracy and error with 95 % intervals, size, FLOPs (two for a multiply-accumulate), "
+    )
+    return figure, caption + "median inference time, and what training took."
+
+
+def _draw_classes(comparison: Comparison) -> tuple[Figure, str]:
+    names = comparison.entries[0].class_names
+    accuracies = {
+        model: per_class_accuracy(group[0].predictions, len(names)) for model, group in comparison.groups.items()
+    }
+    caption = "Accuracy of each class with its 95 % interval (Wilson)."
+    caption += " By the first seed of each model." if comparison.seeded else ""
+    return figures.per_class_accuracy(accuracies, names), caption
 
 
 def _draw_curves(entries: Sequence[Entry]) -> tuple[Figure, str]:

@@ -52,7 +52,9 @@ def compose(
         _differences(comparison, remark),
         _caveats(warnings),
         Section(
-            "In which classes do they differ?", tables.class_rows(comparison), figures=figure("class_differences.png")
+            "In which classes do they differ?",
+            tables.class_rows(comparison),
+            figures=figure("class_differences.png", "per_class_accuracy.png"),
         ),
         Section("What is taken for what?", figures=figure("confusion.png")),
         Section("On which images do they disagree?", figures=figure("disagreements.png")),
@@ -72,7 +74,11 @@ def compose(
             findings=crossings(find_curves(entries)),
             figures=figure("training_sizes.png"),
         ),
-        Section("How were they trained?", figures=figure("curves.png", "epochs_to_target.png")),
+        Section(
+            "How were they trained?",
+            further.progress_rows(entries),
+            figures=figure("curves.png", "epochs_to_target.png"),
+        ),
         *_explanations(entries, folder),
         *reported.sections([(entry.name, entry.run, entry.metrics) for entry in entries]),
         Section("What the runs differ in", table=setting_rows(entries)),

@@ -65,14 +65,17 @@ def measured(run: Run, metrics: Mapping, key: str) -> str:
         return cell(key, lookup(key, metrics))
     if key in OF_TRAINING:
         training = run.read_json("train.json")
-        if key == "val_accuracy":
-            return cell(key, training[key])
-        if training.get("target") is None:
-            return NO_VALUE
-        count, reached = training["epochs_run"], training["stopped_because"] == "target_reached"
-        return str(count) if reached else f"not reached in {count}"
+        return cell(key, training[key]) if key == "val_accuracy" else epochs_to_target(training)
     value = (_maps if key in OF_MAPS else _scorecam)(run, metrics.get("checkpoint_sha256")).get(key)
     return NO_VALUE if value is None else _cell(key, value)
+
+
+def epochs_to_target(training: Mapping) -> str:
+    """In how many epochs a run reached the validation accuracy at which it was to stop, from its ``train.json``."""
+    if training.get("target") is None:
+        return NO_VALUE
+    count, reached = training["epochs_run"], training["stopped_because"] == "target_reached"
+    return str(count) if reached else f"not reached in {count}"
 
 
 def _maps(run: Run, weights: str) -> dict[str, float | None]:

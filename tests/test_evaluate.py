@@ -339,6 +339,7 @@ def test_the_page_needs_no_other_file(seeds):
         "curves",
         "corruptions",
         "class_differences",
+        "per_class_accuracy",
         "confusion",
         "disagreements",
         "risk_coverage",

@@ -9,7 +9,7 @@ from support import TINY_VIT, write_config
 
 import evaluate
 import train
-from common.runs import LOG_COLUMNS, TEST_COLUMNS, Run, open_runs
+from common.runs import LOG_COLUMNS, Run, open_runs
 from training import trainer
 from training.state import TrainingState
 
@@ -249,7 +249,7 @@ def test_the_test_split_is_logged_only_when_asked_and_changes_nothing(tmp_path, 
     path = write_config(tmp_path, TINY_VIT)
     train.main([str(path), f"output_root={tmp_path}", "train.log_test=true"])
     asked, plain = Run.open(tmp_path / "tiny"), Run.open(vit_run)
-    assert tuple(asked.read_log()[0]) == LOG_COLUMNS + TEST_COLUMNS
+    assert tuple(asked.read_log()[0]) == (*LOG_COLUMNS, "test_loss", "test_accuracy")
     assert all(0 < row["test_accuracy"] <= 1 and row["test_loss"] > 0 for row in asked.read_log())
     columns = ("train_loss", "val_loss", "val_accuracy")
     assert [[row[key] for key in columns] for row in asked.read_log()] == [

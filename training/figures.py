@@ -21,14 +21,20 @@ def training_curves(
     Args:
         log: columns `epoch`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy` of equal length; accuracies
             are fractions. NaN is not drawn: an epoch without validation, or a run without a validation split.
+            `val_top5_accuracy`, if there is one, has a panel of its own.
         best_epoch: the epoch to mark.
         training_images: how the images were changed that the training values are of, such as "augmented": these are
             means over an epoch in which the weights changed, validation's are of its end and of unchanged images.
     """
     epochs, validation = (np.asarray(log[name], dtype=float) for name in ("epoch", "val_accuracy"))
-    figure = new_figure(9, 3.6, title)
-    for axes, quantity, factor in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
+    panels = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
+    if np.isfinite(np.asarray(log.get("val_top5_accuracy", []), dtype=float)).any():
+        panels["top5_accuracy"] = 100, "top-5 accuracy (%)"
+    figure = new_figure(4.5 * len(panels), 3.6, title)
+    for axes, (quantity, (factor, ylabel)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for split, name, style in (("train", "training", "--"), ("val", "validation", "-")):
+            if f"{split}_{quantity}" not in log:  # top-5 of training images is not counted
+                continue
             values = factor * np.asarray(log[f"{split}_{quantity}"], dtype=float)
             look = dict(color=BLUE if split == "train" else ORANGE, marker="o" if len(epochs) <= 30 else None)
             label = f"{name}, on {training_images} images" if split == "train" and training_images else name
@@ -36,7 +42,7 @@ def training_curves(
         if best_epoch is not None and np.isfinite(validation).any():
             label = f"kept: epoch {best_epoch}, validation accuracy {100 * validation[epochs == best_epoch][0]:.2f} %"
             axes.axvline(best_epoch, color=DARK, linestyle=":", linewidth=1.2, zorder=1, label=label)
-        axes.set(xlabel="epoch", ylabel="accuracy (%)" if factor == 100 else "cross-entropy (nats)")
+        axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         tidy(axes)
     shared_legend(figure)

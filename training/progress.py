@@ -43,6 +43,8 @@ class Journal:
         for split, words in (("train", "training"), ("val", "validation"), ("test", "test")):
             if row.get(f"{split}_loss") is not None:
                 parts.append(f"{words} loss {row[f'{split}_loss']:.4f}, accuracy {row[f'{split}_accuracy']:.2%}")
+            if row.get(f"{split}_top5_accuracy") is not None:
+                parts[-1] += f", top-5 {row[f'{split}_top5_accuracy']:.2%}"
         parts.append(f"{row['images_per_second']:,.0f} images/s")
         return "  ".join(parts + ([f"{describe_duration(left)} left"] if number < self.epochs else []))
 

@@ -17,6 +17,7 @@ from common.devices import autocast, should_compile
 from common.folders import check_space
 from common.runs import Run, is_run, remove_run
 from data import Augment, BatchPlan
+from evaluation.metrics import top_k_accuracy
 from evaluation.predictions import predict_split
 from models import preprocessing, train_mode
 from training.copies import print_notes
@@ -74,6 +75,7 @@ class Trainer:
         self.run, self.dataset, self.model = run, prepared.dataset, prepared.model
         self.device, self.precision, self.target = device, prepared.precision, prepared.target
         dataset, model, precision = self.dataset, self.model, self.precision
+        self.measures = ("loss", "accuracy") + ("top5_accuracy",) * cfg.log_top5
         self.optimizer = optimizer = create_optimizer(model, run.config)
         self.watched = ("val", "test") if cfg.log_test else ("val",)  # nothing is chosen by the second
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
@@ -114,7 +116,7 @@ class Trainer:
                 row = self.train_epoch(len(log))
                 if not math.isfinite(row["train_loss"]):
                     stopped_because = "non_finite_loss"
-                    log.append(row | {f"{name}_{key}": None for name in self.watched for key in ("loss", "accuracy")})
+                    log.append(row | {f"{name}_{key}": None for name in self.watched for key in self.measures})
                     break
                 row |= self.validate()
                 self.state.end_epoch(row)
@@ -220,7 +222,7 @@ class Trainer:
         """Loss and accuracy on the splits that are watched; null where nothing is held out."""
         row = {}
         for name in self.watched:
-            row |= {f"{name}_loss": None, f"{name}_accuracy": None}
+            row |= {f"{name}_{key}": None for key in self.measures}
             if len(self.dataset.split(name)):
                 predictions = predict_split(
                     self.evaluated,
@@ -230,4 +232,6 @@ class Trainer:
                     precision=self.precision,
                 )
                 row |= {f"{name}_loss": predictions.loss, f"{name}_accuracy": predictions.accuracy}
+                if self.cfg.log_top5 and predictions.logits.shape[1] > 5:
+                    row[f"{name}_top5_accuracy"] = top_k_accuracy(predictions, 5)
         return row

@@ -194,6 +194,23 @@ def test_per_class_differences_keep_the_order_of_the_classes_and_are_readable(nu
     assert not layout_faults(figure)
 
 
+@pytest.mark.parametrize(("num_runs", "num_classes"), [(1, 2), (6, 10), (2, 100)])
+def test_per_class_accuracy_has_a_panel_for_each_run(num_runs, num_classes):
+    rng, names = np.random.default_rng(0), class_names(num_classes)
+    found = {}
+    for run in run_names(num_runs):
+        accuracy = rng.uniform(0.1, 0.9, num_classes)
+        accuracy[0] = np.nan
+        found[run] = (accuracy, around(accuracy, 0.03))
+    figure = comparison_figures.per_class_accuracy(found, names, title="t")
+    for axes, (run, (accuracy, _)) in zip(figure.axes, found.items(), strict=True):
+        assert axes.get_title().replace("\n", "") == run and axes.get_xlim() == (0, 100)
+        bars = sorted(axes.patches, key=lambda bar: bar.get_y())
+        np.testing.assert_allclose([bar.get_width() for bar in bars], 100 * accuracy[1:])
+        assert shown_texts(axes) == ["no images"]
+    assert legend_texts(figure) == ["95 % interval"] and not layout_faults(figure)
+
+
 def style_color(color: str) -> tuple:
     return (*(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)), 1.0)
 
@@ -230,6 +247,21 @@ def test_overlaid_curves_tell_runs_by_colour_and_splits_by_dashes():
     np.testing.assert_allclose(lines_of(rate, plotting.RUN_COLORS[1])["-"][:, 1], logs["swin"]["lr"])
     assert legend_texts(figure) == ["vit", "swin", "validation", "training", "test"]
     assert rate.get_yscale() == "linear"
+
+
+def test_overlaid_top5_curves_have_a_panel():
+    logs = {name: training_log(12) | {"lr": np.full(12, 1e-3)} for name in ("vit", "swin")}
+    logs["vit"]["val_top5_accuracy"] = np.sqrt(logs["vit"]["val_accuracy"])
+    figure = comparison_figures.overlaid_curves(logs)
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "loss",
+        "accuracy (%)",
+        "top-5 accuracy (%)",
+        "learning rate",
+    ]
+    drawn = lines_of(figure.axes[2], plotting.RUN_COLORS[0])["-"]
+    np.testing.assert_allclose(drawn[:, 1], 100 * logs["vit"]["val_top5_accuracy"])
+    assert not lines_of(figure.axes[2], plotting.RUN_COLORS[1]) and not layout_faults(figure)
 
 
 def test_overlaid_curves_show_rates_of_different_size_on_a_log_axis():

@@ -91,6 +91,26 @@ def test_what_training_took_and_what_predictions_tell(comparison):
     assert cells["MCC"] == "0.5000" and cells["classes in a 90 % set"] == "1.50 (holds 91.0 %)" and cells["AURC"] == "–"
 
 
+def test_how_far_training_came(comparison):
+    for entry in comparison.entries:
+        entry.training |= {
+            "best_epoch": 2,
+            "train_accuracy": 0.5,
+            "val_accuracy": 0.25,
+            "stopped_because": "all_epochs_done",
+        }
+        entry.metrics["accuracy"] = 0.2
+    first = further.progress_rows(comparison.entries)[0]
+    expected = {"run": "a-0", "epochs": "3", "kept epoch": "2", "training accuracy (%)": "50.00"}
+    assert first == expected | {"validation accuracy (%)": "25.00", "test accuracy (%)": "20.00"}
+    comparison.entries[0].training["target"] = 0.198
+    comparison.entries[1].training |= {"target": 0.198, "stopped_because": "target_reached", "val_accuracy": None}
+    rows = further.progress_rows(comparison.entries)
+    assert [row["target (%)"] for row in rows] == ["19.80", "19.80", "–"]
+    assert [row["epochs to the target"] for row in rows] == ["not reached in 3", "3", "–"]
+    assert rows[1]["validation accuracy (%)"] == "–"
+
+
 def test_the_interval_of_a_mean_over_seeds_covers_other_seeds_and_images():
     single = np.arange(200)[None] < 180
     assert accuracy_interval(single) == wilson_interval(180, 200).tolist()

@@ -20,6 +20,17 @@ def test_training_curves_draw_percent_and_mark_the_best_epoch():
     assert not layout_faults(figure)
 
 
+def test_top5_accuracy_has_a_panel_of_its_own():
+    log = training_log(30)
+    log["val_top5_accuracy"] = np.sqrt(log["val_accuracy"])
+    figure = training_figures.training_curves(log, best_epoch=30)
+    assert [axes.get_ylabel() for axes in figure.axes][2:] == ["top-5 accuracy (%)"]
+    np.testing.assert_allclose(figure.axes[2].lines[0].get_ydata(), 100 * log["val_top5_accuracy"])
+    assert not layout_faults(figure)
+    log["val_top5_accuracy"] = np.full(30, np.nan)  # of five classes
+    assert len(training_figures.training_curves(log).axes) == 2
+
+
 def test_training_curves_without_validation_show_training_alone():
     figure = training_figures.training_curves(training_log(40, validated=False))
     assert [len(axes.lines) for axes in figure.axes] == [1, 1]

@@ -18,7 +18,9 @@ from support import TINY_VIT, make_config, make_folder, write_config
 import evaluate
 import train
 from common.runs import Run
-from models import create_model
+from data import load_dataset
+from evaluation.predictions import predict_split
+from models import create_model, restore_model
 from training import progress, trainer
 from training.optimization import Mixer, create_optimizer
 from training.randomness import get_states, seed_epoch, set_states
@@ -421,6 +423,26 @@ def test_streamed_photos_with_random_crops_repeat(tmp_path):
     values = {**TINY_VIT, "data": {**data, "augment": {"scale": [0.5, 1.0]}}}
     runs = [start(tmp_path, values=values, name=name) for name in ("one", "two")]
     assert same(weights(runs[0]), weights(runs[1]))
+
+
+def test_top5_accuracy_by_epoch(tmp_path, capfd):
+    run = start(tmp_path, "train.log_top5=true", "train.log_test=true")
+    rows, checkpoint = run.read_log(), run.load_checkpoint("best.pt")
+    model, dataset = restore_model(run.config, checkpoint), load_dataset(run.config.data, seed=0)
+    best = rows[run.read_json("train.json")["best_epoch"] - 1]
+    assert f", top-5 {best['val_top5_accuracy']:.2%}" in capfd.readouterr().out
+    for name in ("val", "test"):
+        arguments = {"batch_size": 64, "device": torch.device("cpu"), "precision": "fp32"}
+        found = predict_split(model, dataset.split(name), **arguments)
+        by_hand = np.mean([label in row for label, row in zip(found.labels, np.argsort(found.logits)[:, -5:])])
+        assert best[f"{name}_top5_accuracy"] == pytest.approx(by_hand)
+
+
+def test_five_classes_have_no_top5_accuracy(tmp_path):
+    root = make_folder(tmp_path / "images", count=12)
+    values = {**TINY_VIT, "data": {"dataset": "imagefolder", "root": str(root), "image_size": 16}}
+    run = start(tmp_path, "train.log_top5=true", "train.epochs=1", values=values)
+    assert np.isnan(run.read_log()[0]["val_top5_accuracy"])
 
 
 # ---------------------------------------------------------------- what is printed
