@@ -60,12 +60,7 @@ def compose(
         Section("On which images do they disagree?", figures=figure("disagreements.png")),
         Section("What is their confidence worth?", figures=figure("risk_coverage.png")),
         Section("Do they err on the same images?", further.consistency_rows(comparison), [further.ALIKE_WORDS]),
-        Section(
-            "What do they cost?",
-            tables.comparison_rows(results, tables.COSTS),
-            figures=figure("cost.png", "overview.png"),
-            folded={"What training took": further.training_rows(entries)},
-        ),
+        _costs(entries, results, figure("cost.png", "overview.png")),
         Section(
             "How do they bear corrupted images?", *further.robustness(comparison), figures=figure("corruptions.png")
         ),
@@ -88,6 +83,13 @@ def compose(
         ),
     ]
     return [s for s in sections if s.text or s.table or s.findings or s.figures or s.folded or s.overlays]
+
+
+def _costs(entries: Sequence[Entry], results: Sequence[Mapping], figures: Mapping[str, str]) -> Section:
+    table = tables.comparison_rows(results, tables.COSTS)
+    return Section(
+        "What do they cost?", table, figures=figures, folded={"What training took": further.training_rows(entries)}
+    )
 
 
 def title_of(comparison: Comparison) -> str:
