@@ -226,6 +226,27 @@ def test_fused_and_open_attention_agree():
             torch.testing.assert_close(model(images()), fused)
 
 
+@pytest.mark.parametrize(("bias", "gradient", "fused"), [(True, True, 0), (True, False, 4), (False, True, 4)])
+def test_on_cpu_the_fused_kernel_runs_where_it_has_every_gradient(monkeypatch, bias, gradient, fused):
+    calls, kernel = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *args, **kw: calls.append(1) or kernel(*args, **kw)
+    )
+    model = small(relative_position_bias=bias).requires_grad_(gradient)
+    model(images())
+    assert len(calls) == fused
+
+
+@pytest.mark.parametrize(("size", "kwargs"), [(32, {}), (40, {"window_size": 3}), ((24, 40), {"mask_padding": False})])
+def test_every_token_knows_its_cell(size, kwargs):
+    for stage in small(img_size=size, **kwargs).layers:
+        for block in stage.blocks:
+            grid, positions = block.attn.grid, block.attn.token_positions()
+            cells = positions[positions >= 0]
+            assert sorted(cells.tolist()) == list(range(grid[0] * grid[1]))
+            assert positions.min() >= -1 and len(cells) == grid[0] * grid[1]
+
+
 def test_gmacs_are_timms():
     ours, timms = (
         timm.create_model(name, img_size=32, **SMALL).eval() for name in ("swin_t", "swin_tiny_patch4_window7_224")

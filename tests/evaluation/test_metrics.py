@@ -57,6 +57,51 @@ def test_calibration_equals_brute_force(predictions):
     assert bins["counts"].sum() == len(correct)
 
 
+def sure_of(confidence, correct):
+    """Predictions of two classes: how sure the model is of the first, and whether that is right."""
+    p = np.array(confidence)
+    logits = np.log(np.stack([p, np.maximum(1 - p, 1e-30)], 1)).astype(np.float32)
+    return Predictions(logits, np.where(correct, 0, 1))
+
+
+def test_bins_of_few_images_by_hand():
+    """Means and counts of each bin, the last one with a confidence of 1 in it, and zeros where nothing lies."""
+    bins = calibration.calibration_bins(sure_of([0.52, 0.58, 0.79, 1.0], [True, False, True, False]), 10)
+    assert bins["counts"].tolist() == [0] * 5 + [2, 0, 1, 0, 1]
+    np.testing.assert_allclose(bins["confidence"], [0] * 5 + [0.55, 0, 0.79, 0, 1], atol=1e-6)
+    assert bins["accuracy"].tolist() == [0] * 5 + [0.5, 0, 1, 0, 0]
+    assert bins["ece"] == pytest.approx((2 * 0.05 + 0.21 + 1) / 4, abs=1e-6)
+
+
+def test_there_are_fifteen_bins(predictions):
+    for equal_mass in (False, True):
+        assert all(
+            len(calibration.calibration_bins(predictions, equal_mass=equal_mass)[key]) == 15
+            for key in ("counts", "accuracy")
+        )
+
+
+def test_a_temperature_lies_between_a_hundredth_and_a_hundred(predictions):
+    for factor, found in ((1e5, 100), (1e-5, 0.01)):
+        scaled = Predictions(predictions.logits * np.float32(factor), predictions.labels)
+        assert calibration.fit_temperature(scaled) == pytest.approx(found, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("logits", "reason"),
+    [
+        ([[1.0, 0.0], [1.0, 0.0]], "no larger than others"),  # as large as the mean of all: no slope at 1 / T = 0
+        ([[2.0, 0.0], [1.0, 0.0]], None),
+        ([[1.0, 0.0], [2.0, 0.0]], "no larger than others"),
+        ([[2.0, 0.0], [0.0, 1.0]], "makes no error on 2 validation images"),
+        ([[0.0, 0.0], [0.0, 0.0]], "makes no error"),
+    ],
+)
+def test_why_there_is_no_temperature(logits, reason):
+    found = calibration.no_temperature(Predictions(np.array(logits, np.float32), np.array([0, 1])))
+    assert found is None if reason is None else reason in found
+
+
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (9893, 10000), (3, 7)])
 def test_wilson_intervals_equal_scipys(successes, trials):
     expected = binomtest(successes, trials).proportion_ci(method="wilson")

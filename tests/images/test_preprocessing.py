@@ -73,6 +73,7 @@ def test_undo_gives_the_images_back(generator):
         ((0, 0, 1, 1), (0, 10), (0, 20)),
         ((0.2, 0.25, 0.5, 0.5), (2, 7), (5, 15)),
         ((0.94, 0.97, 0.06, 0.03), (9, 10), (19, 20)),  # half a pixel at the edge is the last one
+        ((0.96, 0.98, 0.04, 0.02), (9, 10), (19, 20)),  # and so is less than that
         ((0.04, 0.02, 0.01, 0.001), (0, 1), (0, 1)),  # less than a pixel is one
         ((0.26, 0.13, 0.34, 0.38), (3, 6), (3, 11)),  # to the nearest pixels
     ],

@@ -104,6 +104,36 @@ def test_baselines_and_references():
     torch.testing.assert_close(found["blur"].mean((2, 3)), images.mean((2, 3)), atol=0.15, rtol=0)
 
 
+def test_the_centre_is_a_gaussian_of_a_quarter_of_each_side():
+    centre = faithfulness.centre_map((4, 6))
+    for row, column in ((0, 0), (1, 4), (3, 2)):
+        away = ((row + 0.5) / 4 - 0.5) ** 2 + ((column + 0.5) / 6 - 0.5) ** 2
+        assert centre[row, column] == pytest.approx(math.exp(-away / (2 * 0.25**2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(24, 32), (64, 16)])
+def test_the_blur_is_a_gaussian_of_an_eighth_of_the_longer_side(size):
+    side = max(size)
+    spike = torch.zeros(1, 3, *size)
+    middle = [length // 2 for length in size]
+    spike[:, :, middle[0], middle[1]] = 1
+    found = faithfulness.references(spike)["blur"][0, 0]
+    radius = min(side // 4, min(size) - 1)
+    for axis in [axis for axis in (0, 1) if 2 * radius < size[axis]]:  # the other one is reflected at its edges
+        line, centre = found.sum(1 - axis), middle[axis]
+        for step in (1, 3, radius):
+            assert line[centre + step] / line[centre] == pytest.approx(
+                math.exp(-(step**2) / (2 * (side / 8) ** 2)), rel=1e-3
+            )
+        if centre + radius + 1 < size[axis]:
+            assert line[centre + radius + 1] == 0
+
+
+def test_the_shares_of_the_area_that_are_removed():
+    assert list(faithfulness.FRACTIONS) == pytest.approx([tenths / 10 for tenths in range(11)])
+    assert faithfulness.ROAD_PERCENTILES == (20, 40, 60, 80)
+
+
 def test_confidence_change_is_grad_cams(linear):
     model, images, predict, _ = linear
     maps = torch.rand(5, 4, 4)
