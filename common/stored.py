@@ -88,6 +88,13 @@ class Pretrained(Shape):
 
 
 class Environment(Shape):
+    command: list[str] = []
+    python: str = ""
+    packages: dict[str, str | None] = {}
+    git_commit: str | None = None
+    device: str = ""
+    cpu: str = ""
+    threads: Count = 1
     pretrained: Pretrained | None = None
 
 

@@ -77,6 +77,16 @@ def test_json_of_any_shape(run, name, content):
         stored.read_json(run / name)
 
 
+@pytest.mark.parametrize("key", ["command", "python", "packages", "device", "cpu", "threads", "git_commit"])
+def test_an_environment_of_other_values_is_named(run, key):
+    values = json.loads((run / "environment.json").read_text())
+    assert stored.read_json(run / "environment.json")[key] == values[key]
+    for value in [[1, 2, 3], -1, *([] if key == "git_commit" else [None])]:
+        (run / "environment.json").write_text(json.dumps(values | {key: value}))
+        with pytest.raises(ValueError, match=rf"environment\.json is not as this project writes it \({key}"):
+            stored.read_json(run / "environment.json")
+
+
 def test_a_key_that_a_file_lacks_names_the_file(run):
     values = json.loads((run / "metrics.json").read_text())
     del values["gmacs"], values["top5_accuracy"]
