@@ -1,8 +1,7 @@
 """Datasets -> seeded splits of uint8 images; batches of them on the device.
 
-Two ways in, one interface. *Kept*: all pixels are one uint8 tensor, on the device or in a file that is mapped into memory,
-and a batch is an index into it. *Streaming*: workers decode, crop and resize photos to uint8. Everything after that is the
-same code.
+Images are loaded in one of two ways. *Kept*: all pixels are one uint8 tensor, on the device or in a memory-mapped file, and
+a batch is an index into it. *Streaming*: workers decode, crop and resize photos to uint8. All later code is the same.
 
 Legend: B images in a batch, N images in a split, H W height and width in pixels; images are RGB, channels first.
 """
@@ -31,13 +30,13 @@ __all__ = ["Augment", "BatchPlan", "Dataset", "Preprocess", "Split", "load_datas
 
 SPLITS = ("train", "val", "test")
 BY_PIXELS = "-pixels"
-"""Ends the fingerprints of images; those of older runs are of file names, and end otherwise."""
+"""The end of a fingerprint of pixels; fingerprints of older runs are of file names, without this end."""
 
 LARGEST_FACTOR = 2
 """Kept photos have at most this many times the height and width of the model's input."""
 
 STATISTICS_IMAGES = 4096
-"""By how many training images their mean and spread is judged."""
+"""From how many training images, at most, mean and standard deviation are computed."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Split:
     """Some images of a source, in a fixed order.
 
     Attributes: ``labels`` int64 N; ``indices`` int64 N, the images' positions in their source. ``resident``: whether all
-    pixels are kept on the device. ``cache_mb``: how much disk may be taken by photos that were resized before; 0: none.
+    pixels are kept on the device. ``cache_mb``: how much disk space, in MB, resized photos may take; 0: none.
     """
 
     def __init__(
@@ -82,19 +81,19 @@ class Split:
 
     @property
     def digests(self) -> np.ndarray:
-        """What stands for the pixels of each image, uint8 N 16."""
+        """A digest of each image's pixels, uint8 N 16."""
         return self.source.digests[self.indices.numpy()]
 
     def fingerprint(self) -> str:
-        """Which images these are: SHA-256 of their labels and decoded pixels, in this order."""
+        """SHA-256 of the images' labels and decoded pixels, in their order: it says which images these are."""
         return hashlib.sha256(self.labels.numpy().tobytes() + self.digests.tobytes()).hexdigest() + BY_PIXELS
 
     def has_fingerprint(self, expected: str) -> bool:
-        """Whether ``expected`` is of these images; one that was kept before pixels were, by names alone."""
+        """Whether ``expected`` is the fingerprint of these images; an old fingerprint compares their names only."""
         return expected == (self.fingerprint() if expected.endswith(BY_PIXELS) else self._fingerprint_of_names())
 
     def _fingerprint_of_names(self) -> str:
-        """What was kept before pixels were: of labels, positions in the source and, of photos, classes and file names."""
+        """The fingerprint of older runs: SHA-256 of labels, positions in the source and, for photos, class and file names."""
         digest = hashlib.sha256(self.labels.numpy().tobytes() + self.indices.numpy().tobytes())
         if isinstance(self.source, Photos):
             chosen = [self.source.paths[i].split(os.sep)[-2:] for i in self.indices.tolist()]
@@ -102,17 +101,17 @@ class Split:
         return digest.hexdigest()
 
     def image(self, i: int) -> Tensor:
-        """Image ``i`` of the split, uint8 3 H W, before augmentation and preprocessing."""
+        """Image ``i`` of the split, uint8 3 H W, before augmentation and preprocessing. Raises ValueError out of range."""
         if not 0 <= i < len(self):
             raise ValueError(f"image index {i} is out of range: the {self.name} split has images 0 to {len(self) - 1}")
         return self.source.read(int(self.indices[i]))
 
     def median_side(self) -> float:
-        """Of the images as they are stored, in pixels, the shorter side."""
+        """Median of the stored images' shorter sides, in pixels."""
         return float(np.median(self.source.stored_sizes()[self.indices.numpy()].min(axis=1)))
 
     def at_side(self, side: int) -> "Split":
-        """The same images; photos are read with a shorter side of ``side`` pixels, by one filter, whatever a model wants."""
+        """The same images; photos are read bilinearly with a shorter side of ``side`` pixels, whatever the model's input."""
         if isinstance(self.source, Pixels):
             return self
         scale = side / min(self.source.size)
@@ -123,7 +122,7 @@ class Split:
     def pixel_statistics(self, device: torch.device) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over all pixels, in [0, 1], to four digits.
 
-        Of at most STATISTICS_IMAGES images, spread evenly over the split.
+        From at most STATISTICS_IMAGES images, spread evenly over the split.
         """
         chosen = torch.linspace(0, len(self) - 1, min(len(self), STATISTICS_IMAGES)).round().long()
         sums, count = torch.zeros(2, 3, dtype=torch.float64), 0
@@ -132,7 +131,7 @@ class Split:
             sums += torch.stack([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))]).cpu()
             count += values.numel() // 3
         mean = sums[0] / count
-        std = (sums[1] / count - mean.square()).clamp_min(1 / 255**2).sqrt()  # images of one colour have none
+        std = (sums[1] / count - mean.square()).clamp_min(1 / 255**2).sqrt()  # a lower limit for images of one colour
         return tuple(round(x, 4) for x in mean.tolist()), tuple(round(x, 4) for x in std.tolist())
 
     def plan(
@@ -146,11 +145,11 @@ class Split:
     ) -> list[BatchPlan]:
         """Which images make up the batches of one pass.
 
-        Without a generator: in order, as the images are. With one: shuffled, and cropped at random if the split has a
-        ``crop`` range. With ``repeats`` a batch holds that many versions of each of its images, and a pass as many
-        images as ever, of fewer kinds (repeated augmentation, Hoffer et al. 2020). The last batch may be smaller; one of
-        fewer than ``smallest`` joins its neighbour, since BatchNorm cannot train on one image. ``balanced`` draws images
-        with replacement, so that all classes are equally likely.
+        Without a generator: in order and not cropped. With one: shuffled, and cropped at random if the split has a ``crop``
+        range. With ``repeats`` a batch holds that many versions of each of its images, and a pass as many images as before
+        but fewer different ones (repeated augmentation, Hoffer et al. 2020). The last batch may be smaller; if it has fewer
+        than ``smallest`` images, they join the batch before, since BatchNorm cannot train on one image. ``balanced`` draws
+        images with replacement, so that all classes are equally likely.
         """
         order, crops = torch.arange(len(self)), None
         if generator is not None:
@@ -171,30 +170,31 @@ class Split:
         return torch.multinomial(shares, len(self), replacement=True, generator=generator)
 
     def load(self, plan: list[BatchPlan], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (uint8 B 3 H W, int64 B) on ``device`` for each selection."""
-        if self.crop and isinstance(self.source, Photos) and any(selection.crops is None for selection in plan):
-            if self.source.crop_pct:  # what is kept are whole photos
+        """Yield (uint8 B 3 H W, int64 B) on ``device`` for each batch of the plan. ValueError for an unreadable photo."""
+        if self.crop and isinstance(self.source, Photos) and any(batch.crops is None for batch in plan):
+            if self.source.crop_pct:  # timm's crop is made when a photo is read
                 return self._load_streamed(plan, device)
-            plan = [BatchPlan(s.indices, self.source.centre_crops(self.indices[s.indices])) for s in plan]
+            plan = [BatchPlan(b.indices, self.source.centre_crops(self.indices[b.indices])) for b in plan]
         pixels = self._keep_pixels(device)
         return self._load_streamed(plan, device) if pixels is None else self._load_kept(pixels, plan, device)
 
     def batches(
         self, size: int, device: torch.device, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """``load`` of a ``plan``: each image once, in order or, with a generator, shuffled and cropped."""
+        """`load` a `plan`: each image once, in order or, with a generator, shuffled and cropped."""
         return self.load(self.plan(size, generator), device)
 
     @property
     def kept_size(self) -> tuple[int, int]:
         """Height and width at which photos are kept.
 
-        Random crops are cut from the whole photo, kept larger than the model's input, so that a crop has pixels enough.
+        Random crops are taken from the whole photo, which is kept larger than the model's input, so that a crop has enough
+        pixels.
         """
         height, width = self.source.size
         if not self.crop or isinstance(self.source, Pixels):
             return height, width
-        factor = min(LARGEST_FACTOR, self.crop[0][0] ** -0.5)  # at which the smallest crop is as large as the input
+        factor = min(LARGEST_FACTOR, self.crop[0][0] ** -0.5)  # with it, the smallest crop is as large as the input
         own = np.median(self.source.stored_sizes()[self.indices.numpy()], axis=0)
         return tuple(round(max(side, min(factor * side, most))) for side, most in zip((height, width), own.tolist()))
 
@@ -216,19 +216,19 @@ class Split:
 
     def _load_kept(self, pixels, plan, device):
         labels = self.labels.to(device)
-        for selection in plan:
-            chosen = selection.indices.to(device, non_blocking=True)
-            images = pixels[chosen] if self.resident else pixels[selection.indices].to(device)
-            if selection.crops is not None:
-                images = crop_and_resize(images, selection.crops, self.source.size)
+        for batch in plan:
+            chosen = batch.indices.to(device, non_blocking=True)
+            images = pixels[chosen] if self.resident else pixels[batch.indices].to(device)
+            if batch.crops is not None:
+                images = crop_and_resize(images, batch.crops, self.source.size)
             yield images, labels[chosen]
 
     def _load_streamed(self, plan, device):
         if self._reader is None:
             self._reader = Reader(self.source, self.num_workers, pin_memory=device.type == "cuda")
-        requests = ((self.indices[s.indices].numpy(), None if s.crops is None else s.crops.numpy(), None) for s in plan)
-        for selection, images in zip(plan, self._reader.read(requests)):
-            yield images.to(device, non_blocking=True), self.labels[selection.indices].to(device, non_blocking=True)
+        requests = ((self.indices[b.indices].numpy(), None if b.crops is None else b.crops.numpy(), None) for b in plan)
+        for batch, images in zip(plan, self._reader.read(requests)):
+            yield images.to(device, non_blocking=True), self.labels[batch.indices].to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -243,21 +243,21 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
     def fingerprints(self) -> dict[str, str]:
-        """Of the images of every split that has some."""
+        """The fingerprint of every split that has images."""
         return {name: self.split(name).fingerprint() for name in SPLITS if len(self.split(name))}
 
     def copies(self, name: str) -> np.ndarray:
-        """Which images of a split also stand, pixel for pixel, in one that a model learns from or is selected by: bool N."""
+        """Which images of a split have a pixel-identical copy in an earlier one (train, then val, then test): bool N."""
         seen = [split.digests for split in (self.train, self.val)[: SPLITS.index(name)]]
         return (
             copies_of(self.split(name).digests, np.concatenate(seen)) >= 0 if seen else np.zeros(len(self.train), bool)
         )
 
     def check_images(self, expected: Mapping[str, str]) -> None:
-        """Raise ValueError unless the splits have these fingerprints; say so if it is the test images that differ.
+        """Raise ValueError if training or validation images differ from these fingerprints; print a note for test images.
 
-        Nothing is learned from test images, so others may be tested; a model that is selected or tested on what another
-        folder calls validation or training images is no longer what its run says.
+        The model has learned nothing from test images, so it may be tested on others. If training or validation images
+        differ, some images that are held out now may have been trained on.
         """
         names = [name for name, images in expected.items() if not self.split(name).has_fingerprint(images)]
         changed = [name for name in names if name != "test"]
@@ -268,11 +268,11 @@ class Dataset:
                 "train anew"
             )
         if names:
-            print("note: the test images are others than when the run was trained", file=sys.stderr)
+            print("note: the test images differ from those when the run was trained", file=sys.stderr)
         if expected and not any(images.endswith(BY_PIXELS) for images in expected.values()):
             print(
-                "note: this run kept the names of its images, not their pixels: that they are still the same images "
-                "cannot be verified",
+                "note: this run recorded the names of its images, not their pixels, so it cannot be verified that the "
+                "images are still the same",
                 file=sys.stderr,
             )
 
@@ -280,7 +280,7 @@ class Dataset:
 def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
     """The dataset ``cfg.dataset`` with its three splits; ``cfg.image_size`` must be set.
 
-    Splits that the data does not have are cut from its training images: see `cut_splits`.
+    Splits that the data lacks are taken from its training images: see `cut_splits`.
     Raises ValueError for an unknown dataset, unreadable or missing data, and classes too small to be split.
     """
     if cfg.dataset not in DATASETS:
@@ -288,7 +288,7 @@ def load_dataset(cfg: DataConfig, *, seed: int) -> Dataset:
         raise ValueError(f"data.dataset = {cfg.dataset!r} is unknown{hint}; known: {', '.join(DATASETS)}")
     sources, class_names = DATASETS[cfg.dataset](cfg)
     if len(class_names) < 2:
-        raise ValueError(f"{cfg.root} has one class only ({class_names[0]}); a classifier needs at least two")
+        raise ValueError(f"{cfg.root} has only one class ({class_names[0]}); a classifier needs at least two")
     labels = sources["train"].labels.numpy()
     indices = cut_splits(labels, cfg, given=sources.keys() - {"train"}, class_names=class_names, seed=seed)
     splits = {}
@@ -311,17 +311,19 @@ def _choose_place(splits: Collection[Split], cfg: DataConfig) -> None:
 
 
 def load_data_of(config: Config, checkpoint: Mapping) -> Dataset:
-    """The data of a run by one of its checkpoints: those that it was trained on, unchanged, with the classes of its head.
+    """The data of the run to which a checkpoint belongs; its classes and images must be those that it was trained on.
 
-    Of pretrained weights that were not trained here: the folder ``data.root``, whose classes are found by name or synset
-    among those of the weights, all of it the test split.
+    For pretrained weights that were not trained here: the folder ``data.root``, all of it as the test split; its classes
+    are found by name or synset among those of the weights.
+
+    Raises ValueError if the classes, or the training or validation images, differ from those of the run.
     """
     if "synsets" in checkpoint:
         return _load_known(config.data, checkpoint["class_names"], checkpoint["synsets"])
     dataset = load_dataset(config.data, seed=config.data.split_seed)
     if dataset.class_names != checkpoint["class_names"]:
         raise ValueError(
-            f"data.root holds the classes {_some(dataset.class_names)}, and the run was trained on "
+            f"data.root holds the classes {_some(dataset.class_names)}, but the run was trained on "
             f"{_some(checkpoint['class_names'])}; restore the folder, or train anew"
         )
     dataset.check_images(checkpoint.get("images", {}))

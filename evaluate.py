@@ -8,8 +8,8 @@
     torchrun --nproc_per_node=2 evaluate.py outputs/vit
 
 Writes metrics.json, predictions.npz, report.html, report.txt, mistakes.csv and figures into each run, and for several runs
-report.html, report.md, comparison.json, .csv, .tex and figures into outputs/comparisons/. What is not the best checkpoint on
-the test split gets -val, -train, -flip or -last in its name.
+report.html, report.md, comparison.json, .csv, .tex and figures into outputs/comparisons/. Results of another split, of the
+last checkpoint or with --tta flip have -val, -train, -last or -flip in their file names.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     runs = open_runs(args.runs, None if args.images else args.output, args.overrides, figure_format=args.format)
     reference = find_reference(runs, args.reference)
-    # What is wrong so far was said at once; torch and its like take seconds to import.
+    # Mistakes so far were reported at once; importing torch takes seconds.
     from common import distributed
     from common.devices import select_device
     from comparison.report import compare
@@ -39,23 +39,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     from evaluation.variant import Variant
 
     variant = Variant(args.split, args.checkpoint, args.tta)
-    beside = {"corruptions": args.corrupt, "embedding": args.embedding}
+    extras = {"corruptions": args.corrupt, "embedding": args.embedding}
 
     with distributed.process_group(select_device(args.device)) as device, in_use(runs):
         if args.images:
             for run in runs:
                 predict_folder(run, args.images, checkpoint=args.checkpoint, device=device, output=args.output)
             return
-        at_any_rate = args.from_predictions or (len(runs) == 1 and not args.export)
-        reasons = ["asked for" if at_any_rate else reason_to_evaluate(run, variant, **beside) for run in runs]
+        always = args.from_predictions or (len(runs) == 1 and not args.export)
+        reasons = ["requested" if always else reason_to_evaluate(run, variant, **extras) for run in runs]
         for run, reason in zip(runs, reasons):
             if args.from_predictions:
                 if distributed.is_main():
                     recompute(run, variant)
             elif reason:
-                if not at_any_rate and distributed.is_main():
+                if not always and distributed.is_main():
                     print(f"evaluating {run.directory}: {reason}")
-                evaluate(run, variant, device, **beside)
+                evaluate(run, variant, device, **extras)
             else:
                 print(f"{run.directory} is evaluated already")
         if args.export:
@@ -76,20 +76,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="weights to evaluate")
     parser.add_argument("--tta", choices=("flip",), help="average the probabilities with those of the mirrored image")
     parser.add_argument(
-        "--corrupt", action="store_true", help="also accuracy under ten corruptions of ImageNet-C or CIFAR-10-C"
+        "--corrupt", action="store_true", help="also measure accuracy with ten corruptions of ImageNet-C or CIFAR-10-C"
     )
     parser.add_argument(
-        "--embedding", action="store_true", help="features before the classifier: t-SNE, and accuracy of neighbours"
+        "--embedding",
+        action="store_true",
+        help="also draw the features before the classifier (t-SNE), and their nearest-neighbour accuracy",
     )
     parser.add_argument(
         "--from-predictions", action="store_true", help="recompute all scores from predictions.npz, without the model"
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="predict the photos in a folder: predictions.csv")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the model as timm's hub folders hold it")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the model as a folder that timm can load")
     parser.add_argument(
         "--reference", metavar="RUN", help="the run that others are compared with (default: the most accurate)"
     )
-    parser.add_argument("--format", choices=VECTOR_FORMATS, help="write every figure as this beside its PNG")
+    parser.add_argument(
+        "--format", choices=VECTOR_FORMATS, help="also write every figure in this format, beside its PNG"
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -107,7 +111,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_folders(args: argparse.Namespace) -> None:
-    """What --images and --export cannot be given with."""
+    """Raise ValueError for options that cannot be combined with --images or --export, and for unusable folders."""
     others = {"--corrupt": args.corrupt, "--embedding": args.embedding, "--from-predictions": args.from_predictions}
     others |= {"--tta": args.tta, "--export": args.export}
     if args.images and any(others.values()):
@@ -118,7 +122,7 @@ def check_folders(args: argparse.Namespace) -> None:
     if args.export and len(args.runs) > 1:
         raise ValueError("--export writes one model; name one run")
     if args.export and args.export.exists() and (not args.export.is_dir() or any(args.export.iterdir())):
-        raise ValueError(f"--export {args.export}: it exists and is not an empty folder; name a new one")
+        raise ValueError(f"--export {args.export} exists and is not an empty folder; name a new one")
     if args.images and not args.images.is_dir():
         raise ValueError(f"--images {args.images}: no such folder")
     if args.images and args.output and len(args.runs) > 1:
@@ -130,13 +134,13 @@ def find_reference(runs: Sequence[Run], reference: str | None) -> Run | None:
     if reference is None:
         return None
     if len(runs) == 1:
-        raise ValueError(f"--reference {reference}: is for a comparison; name another run, or leave it out")
+        raise ValueError(f"--reference {reference} is for a comparison; name another run, or leave it out")
     for run in runs:
         if reference == run.config.name or Path(reference).resolve() == run.directory.resolve():
             return run
     known = [run.config.name for run in runs]
     raise ValueError(
-        f"--reference {reference}: is none of the runs that are compared{did_you_mean(reference, known)}: {', '.join(known)}"
+        f"--reference {reference} is none of the runs that are compared{did_you_mean(reference, known)}: {', '.join(known)}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Model factory: one registry (timm's), weights that load or say why not, what a model is fed, fine-tuning policy."""
+"""Model factory: timm's registry, loading of pretrained weights, size and normalisation of the input, fine-tuning."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
-# Arguments of timm.create_model by which weights would come in behind the back of `model.pretrained`, and of reports.
+# Arguments of timm.create_model that would load weights without `model.pretrained`, so that reports would not name them.
 WEIGHT_KEYS = (
     "pretrained",
     "checkpoint_path",
@@ -33,15 +33,15 @@ WEIGHT_KEYS = (
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a model is fed; the one owner of size and normalisation."""
+    """A model's input; size and normalisation are defined only here."""
 
     size: tuple[int, int]
     """Height and width in pixels."""
     mean: tuple[float, float, float]
-    """Per channel, for pixels in [0, 1]."""
+    """Of each channel, for pixels in [0, 1]; so is ``std``."""
     std: tuple[float, float, float]
     interpolation: str
-    """Filter that brings an image to ``size``: bilinear or bicubic."""
+    """Filter that resizes an image to ``size``: bilinear or bicubic."""
     corpus: str
     """What the weights were trained on before this run; "none" from scratch."""
 
@@ -58,7 +58,7 @@ class InputSpec:
 
 
 def resolve_image_size(cfg: Config) -> Config:
-    """The config with ``data.image_size`` set: where it is null, the size that the model was designed for."""
+    """The config with ``data.image_size`` set; if it is null, to the size that the model was designed for."""
     if cfg.data.image_size is not None:
         return cfg
     _, height, width = pretrained_cfg(cfg.model.name).input_size
@@ -78,13 +78,16 @@ def create_model(
     with_head: bool = False,
     statistics: Callable[[], Statistics] | None = None,
 ) -> nn.Module:
-    """Build ``cfg.model`` for ``data.image_size``, load its pretrained weights, and freeze what ``model.tune`` says.
+    """Build ``cfg.model`` for ``data.image_size``, load its pretrained weights, and freeze layers as ``model.tune`` says.
 
-    ``timm.create_model`` does the work, for timm's models and ours. The model carries its InputSpec: see `input_spec`.
-    ``class_names``: the head of pretrained weights that know the names of other classes is not loaded, whatever its size.
-    ``with_head``: it is loaded in any case, instead of a fresh one where it is of other classes.
-    ``statistics``: measures the training images, where ``data.normalization`` asks for them; without it timm's values serve.
-    Raises ValueError for an unknown name, arguments that the model refuses, and weights that do not fit.
+    ``timm.create_model`` builds timm's models and ours. The model has its InputSpec: see `input_spec`.
+
+    Args:
+        class_names: the head of pretrained weights with other class names is not loaded, whatever its size.
+        with_head: load the head in any case.
+        statistics: measures the training images, if ``data.normalization`` needs it; without it timm's values are used.
+    Raises:
+        ValueError: an unknown name, arguments that the model refuses, or weights that do not fit.
     """
     model = _build(cfg, num_classes=num_classes)
     model.input_spec, model.pretrained_from = _input_spec(cfg, None, "none", statistics), None
@@ -100,31 +103,31 @@ def create_model(
 def restore_model(cfg: Config, checkpoint: dict) -> nn.Module:
     """Rebuild the model of a run from its config and one of its checkpoints, in evaluation mode.
 
-    Raises ValueError if the config has been changed since, so that its model is another one.
+    Raises ValueError if the weights do not fit the model that the config describes.
     """
     model = _build(cfg, num_classes=len(checkpoint["class_names"]))
     problems = misfits(checkpoint["model"], model.state_dict())
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ValueError(
-            f"{cfg.name}: the weights do not fit the model that config.yaml describes: {problems[0]}{more}; put model and "
+            f"{cfg.name}: the weights do not fit the model that config.yaml describes: {problems[0]}{more}; set model and "
             "data.image_size in config.yaml back to what was trained, or train again with --overwrite"
         )
     try:
         model.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:  # sparse or quantised ones, say
+    except RuntimeError as error:  # such as sparse or quantised weights
         raise ValueError(f"{cfg.name}: the weights cannot be loaded: {str(error).splitlines()[-1].strip()}") from None
     model.input_spec = InputSpec.from_dict(checkpoint["input_spec"])
     return model.eval()
 
 
 def input_spec(model: nn.Module) -> InputSpec:
-    """What ``model``, made by this module, is fed."""
+    """The input of a ``model`` that this module made."""
     return model.input_spec
 
 
 def preprocessing(model: nn.Module) -> Preprocess:
-    """What turns uint8 images into the model's input, on its device."""
+    """The module that turns uint8 images into the model's input, on the model's device."""
     spec = input_spec(model)
     return Preprocess(spec.size, spec.mean, spec.std, spec.interpolation).to(next(model.parameters()).device)
 
@@ -142,16 +145,14 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
         kwargs["img_size"] = cfg.data.image_size
     try:
         model = timm.create_model(timm_name(cfg.model.name), num_classes=num_classes, **kwargs)
-    except Exception as error:  # models of many authors refuse in many ways
+    except Exception as error:  # models by many authors raise different errors
         hint = ""
         if "unexpected keyword argument 'pretrained_cfg'" in str(error):
-            hint = (
-                "; register it with architectures.registry.register_variants, which keeps timm's own arguments from it"
-            )
+            hint = "; register it with architectures.registry.register_variants, which does not pass timm's own arguments to it"
         elif "unexpected keyword argument" in str(error) and cfg.model.kwargs:
             hint = "; model.kwargs of the config are kept when model.name changes: model.kwargs={} clears them"
         raise ValueError(f"model {cfg.model.name} cannot be built with {kwargs}: {error}{hint}") from None
-    if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 4:  # not just a patch embedding
+    if sum(isinstance(module, nn.Conv2d) for module in model.modules()) > 4:  # more than a patch embedding
         model = model.to(memory_format=torch.channels_last)
     if cfg.data.size != tuple(pretrained_cfg(cfg.model.name).input_size[1:]) or cfg.model.kwargs:
         for remark in _idle_shifts(model):
@@ -162,7 +163,7 @@ def _build(cfg: Config, *, num_classes: int) -> nn.Module:
 def _input_spec(
     cfg: Config, saved: Mapping | None, corpus: str, statistics: Callable[[], Statistics] | None
 ) -> InputSpec:
-    """Size from the config; normalisation and filter as it says, ``saved`` being what the weights of a run were fed."""
+    """The input as the config says; ``saved``: mean, std and interpolation stored with the weights, instead of timm's."""
     weights, pretrained = saved or vars(pretrained_cfg(cfg.model.name)), bool(cfg.model.pretrained)
     choice, filter_name = cfg.data.normalization, cfg.data.interpolation
     if choice == "auto":
@@ -189,24 +190,25 @@ def _idle_shifts(model: nn.Module) -> list[str]:
         if getattr(block, "target_shift_size", (0, 0)) != (0, 0) and tuple(block.shift_size) == (0, 0):
             height, width = getattr(block, "input_resolution", None) or block.feat_size  # timm's two names for it
             remarks.append(f"{name} never shifts: its {height}x{width} grid is one window")
-    return remarks if len(remarks) < 3 else [f"{remarks[0]}; and {len(remarks) - 1} blocks more"]
+    return remarks if len(remarks) < 3 else [f"{remarks[0]}; and {len(remarks) - 1} more blocks"]
 
 
 # ---------------------------------------------------------------- fine-tuning
 
 
 def apply_tuning(model: nn.Module, policy: str) -> None:
-    """Leave trainable what ``policy`` names: ``full``, ``head``, or ``last-N`` blocks (with the final norm) and the head.
+    """Freeze all but what ``policy`` names: ``full``, ``head``, or ``last-N`` blocks (with the final norm) and the head.
 
-    Blocks are timm's layer groups, counted from the end over all stages. Raises ValueError if there are fewer than N.
+    Blocks are timm's layer groups, counted from the end over all stages. Raises ValueError if the model has fewer than N, or
+    does not define its layer groups.
     """
     if policy == "full":
         return
-    if not hasattr(model, "group_matcher"):  # the head is known all the same
+    if not hasattr(model, "group_matcher"):  # the head may still be known
         if policy != "head" or not hasattr(model, "get_classifier"):
             raise ValueError(
                 f"model.tune = {policy}: {type(model).__name__} does not say which layers these are; give it a group_matcher "
-                "as in architectures/shallow_vit.py (for head a get_classifier will do), or take full"
+                "as in architectures/shallow_vit.py (for head, get_classifier is enough), or use full"
             )
         model.requires_grad_(False)
         model.get_classifier().requires_grad_(True)
@@ -217,13 +219,16 @@ def apply_tuning(model: nn.Module, policy: str) -> None:
     head = max(layer_of.values())
     count = 0 if policy == "head" else int(policy.removeprefix("last-"))
     if count >= head:
-        raise ValueError(f"model.tune = {policy}: the model has {head - 1} blocks; last-{head - 1} or full is the most")
+        raise ValueError(f"model.tune = {policy}: the model has {head - 1} blocks; use last-{head - 1} or full")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(layer_of[name] >= head - count)
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Compute activations again in the backward pass (``train.grad_checkpointing``). Raises ValueError if it cannot."""
+    """Turn on ``train.grad_checkpointing``: compute activations a second time in the backward pass, to save memory.
+
+    Raises ValueError if the model does not support it.
+    """
     try:
         model.set_grad_checkpointing(True)
     except (AttributeError, AssertionError):
@@ -234,7 +239,7 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Put the trained parts into training mode and leave frozen ones in evaluation mode: no dropout, fixed BatchNorm."""
+    """Set trained parts to training mode and frozen ones to evaluation mode: no dropout, fixed BatchNorm statistics."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())

@@ -8,10 +8,11 @@
 
 Writes outputs/<name>/: config.yaml, environment.json, log.csv, best.pt, last.pt, train.json and figures. Several configs
 are trained one after another, and so are the seeds and the combinations of a grid, under names such as
-quickstart-lr1e-3-seed2. An interrupted run goes on with --resume, as if nothing had happened.
+quickstart-lr1e-3-seed2. --resume continues an interrupted run, with the same result as without the interruption.
 
---check trains nothing. It says what the data hold, which images stand in two splits, and what a run will take: parameters, time
-for an epoch, memory, disk. It writes outputs/checks/<name>/, with a sheet of training images as the model will see them.
+--check trains nothing. It prints the number of images per class, which images occur in two splits, and the cost of a run:
+parameters, time for an epoch, memory, disk space. It writes outputs/checks/<name>/, with a sheet of training images as the
+model will see them.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(f"two of the configs write to {directory}; give each a name of its own")
         if not args.check:
             check_directory(directory, config, resume=args.resume, overwrite=args.overwrite)
-    # What is wrong so far was said at once; torch and its like take seconds to import.
+    # Mistakes so far were reported at once; importing torch takes seconds.
     from common import distributed
     from common.devices import keep_freed_memory, select_device
     from models import resolve_image_size
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train_all(jobs: Sequence[tuple[Config, Path]], device, *, resume: bool, overwrite: bool) -> list[Path]:
-    """Train one run after another, and return those that failed: of several, one that does need not end the others."""
+    """Train one run after another, and return those that failed; one failure among several does not stop the others."""
     from common import distributed
     from training.progress import Interrupted
     from training.trainer import train
@@ -84,12 +85,12 @@ def train_all(jobs: Sequence[tuple[Config, Path]], device, *, resume: bool, over
         try:
             run = train(config, directory, device=device, resume=resume, overwrite=overwrite)
         except Interrupted as stop:
-            go_on = f"Go on with: {resume_command(directory)}"
+            advice = f"Continue with: {resume_command(directory)}"
             finished = (directory / "train.json").is_file()
-            print(f"{stop}; what was done is saved. {'This run is finished.' if finished else go_on}", file=sys.stderr)
+            print(f"{stop}; the state is saved. {'This run is finished.' if finished else advice}", file=sys.stderr)
             sys.exit(stop.exit_code)
         except ValueError as error:
-            # What a library raised is a defect of ours; and other processes may still wait within the run.
+            # A library's error is our bug, and other processes may still wait within the run.
             if len(jobs) == 1 or distributed.world_size() > 1 or not raised_here(error):
                 raise
             print(f"error: {error}", file=sys.stderr)
@@ -108,10 +109,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("configs", nargs="+", metavar="CONFIG | section.key=value", help="YAML files, and overrides")
     existing = parser.add_mutually_exclusive_group()
-    existing.add_argument("--resume", action="store_true", help="go on with unfinished runs, leave finished ones alone")
+    existing.add_argument("--resume", action="store_true", help="continue unfinished runs, skip finished ones")
     existing.add_argument("--overwrite", action="store_true", help="replace runs of the same name")
     existing.add_argument(
-        "--check", action="store_true", help="train nothing: look at the data, the model's input, and what a run costs"
+        "--check",
+        action="store_true",
+        help="train nothing: check the data, show the model's input, and measure what a run costs",
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is one)")
     parser.add_argument(
@@ -134,7 +137,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def print_summary(run: Run) -> None:
-    """The short table at the end."""
+    """Print the table and the result at the end of a run."""
     result = run.read_json("train.json")
     accuracy, params = result["val_accuracy"], result["params"]
     rows = [
@@ -156,7 +159,7 @@ def print_summary(run: Run) -> None:
 
 
 def print_runs(runs: Sequence[Run]) -> None:
-    """The table at the end of several runs."""
+    """Print the table and the result at the end of several runs."""
     rows = []
     for run in runs:
         result = run.read_json("train.json")

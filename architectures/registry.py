@@ -1,4 +1,4 @@
-"""Variants of an architecture -> models that ``timm.create_model`` knows by name."""
+"""Register variants of an architecture under names that ``timm.create_model`` knows."""
 
 import inspect
 import sys
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """What timm asks of a model whose last layer is ``head``, on ``num_features`` channels."""
+    """Base class with the methods that timm expects; the last layer is ``head``, with ``num_features`` inputs."""
 
     grad_checkpointing = False
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether what happens inside of blocks is computed again in the backward pass instead of kept."""
+        """Whether activations inside blocks are computed a second time in the backward pass instead of kept."""
         for module in self.modules():
             if hasattr(module, "grad_checkpointing"):
                 module.grad_checkpointing = enable
@@ -31,15 +31,15 @@ class Classifier(nn.Module):
 
 
 def run_blocks(blocks: nn.Sequential, x: Tensor, *, checkpointed: bool) -> Tensor:
-    """``blocks`` one after another; of checkpointed ones only the inputs are kept for the backward pass."""
+    """Apply ``blocks`` one after another; if ``checkpointed``, keep only their inputs for the backward pass."""
     return checkpoint_seq(blocks, x) if checkpointed and torch.is_grad_enabled() else blocks(x)
 
 
 def register_variants(model_class: type[nn.Module], variants: dict[str, dict]) -> None:
-    """Register each name with its arguments; called at the end of the module that defines ``model_class``.
+    """Register each name with its arguments; call it at the end of the module that defines ``model_class``.
 
-    That module may also hold ``default_cfgs`` and ``checkpoint_filter_fn``, as timm's do. A name without a default cfg gets
-    timm's (224 px, ImageNet's normalisation); a class that takes ``img_size`` is then built for the size of the images.
+    That module may also define ``default_cfgs`` and ``checkpoint_filter_fn``, as timm's modules do. A name without a default
+    cfg gets timm's (224 px, ImageNet's normalisation); a class that takes ``img_size`` is built for the size of the images.
     """
     module = sys.modules[model_class.__module__]
     plain = dict(fixed_input_size="img_size" in inspect.signature(model_class).parameters, classifier="head")
@@ -53,7 +53,7 @@ def _entrypoint(model_class: type[nn.Module], name: str, arguments: dict):
     def build(pretrained: bool = False, **kwargs) -> nn.Module:
         kwargs = {**arguments, **kwargs}
         taken = inspect.signature(model_class).parameters
-        # timm adds the number of channels; a model that is always fed three need not take it.
+        # timm adds in_chans; a model for three channels need not have that argument.
         takes_channels = (
             "in_chans" in kwargs or "in_chans" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
         )

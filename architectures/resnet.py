@@ -1,6 +1,7 @@
-"""ResNet (He et al. 2016) for small images: timm's, with a stem as the paper has it on CIFAR (section 4.2).
+"""ResNet (He et al. 2016) for small images: timm's, with the paper's stem for CIFAR (section 4.2).
 
-The ImageNet stem (7x7 at stride 2, then pooling) shrinks 32 px to 8x8 before the first block; a 3x3 convolution keeps them.
+The ImageNet stem (7x7 with stride 2, then pooling) reduces 32 px to 8x8 before the first block; a 3x3 convolution with stride
+1 keeps 32x32.
 """
 
 from timm.models import generate_default_cfgs
@@ -16,9 +17,9 @@ VARIANTS = {
 
 
 class SmallImageResNet(ResNet):
-    """timm's ResNet, whose arguments it takes, with a 3x3 stem of `stem_stride` and without the pooling behind it.
+    """timm's ResNet with a 3x3 stem of stride `stem_stride` and no pooling after it; other arguments are timm's.
 
-    With stride 2 a network costs a quarter: what a ViT or Swin of the same size and compute is compared with.
+    With stride 2 a network needs a quarter of the compute, so that it can be compared with a ViT or Swin of equal size.
     """
 
     def __init__(self, *, in_chans: int = 3, stem_stride: int = 1, **kwargs):

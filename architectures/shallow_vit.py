@@ -1,7 +1,7 @@
 """Shallow ViT: how much of a Vision Transformer (Dosovitskiy et al. 2021) is needed?
 
 Patch embedding, learnable positions, ``depth`` (default 1) pre-norm blocks, mean over tokens, LayerNorm, linear head. The
-switches take parts away: ``pos_embed``, ``attention``, ``ffn``; the variants A0 to A4 are one ablation study.
+switches ``pos_embed``, ``attention`` and ``ffn`` remove parts; the variants A0 to A4 are one ablation study.
 
 Legend: B images, N = h w tokens, C width, K classes.
 """
@@ -30,7 +30,7 @@ VARIANTS = {
 
 
 class Zero(nn.Module):
-    """What a branch that was switched off adds to the residual stream."""
+    """The branch of a block that was switched off: it adds nothing to the residual stream."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class ShallowViT(Classifier):
-    """A ViT of few blocks, without class token.
+    """A ViT with few blocks and no class token.
 
     Args:
         img_size: side, or (height, width), of the input in pixels; a multiple of ``patch_size``.
@@ -61,7 +61,9 @@ class ShallowViT(Classifier):
         depth: number of blocks.
         num_heads: attention heads; divides ``embed_dim``.
         mlp_ratio: hidden width of the FFN as a multiple of C.
-        pos_embed, attention, ffn: ablation switches; False takes the part away.
+        pos_embed, attention, ffn: ablation switches; False removes the part.
+
+    Raises ValueError for sizes that do not fit together.
     """
 
     num_prefix_tokens = 0
@@ -126,7 +128,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 def checkpoint_filter_fn(state: dict[str, Tensor], model: ShallowViT) -> dict[str, Tensor]:
-    """Interpolate the positional embedding of weights that were trained at another image size."""
+    """Interpolate the positional embedding of weights that were trained with another image size."""
     if isinstance(model.pos_embed, nn.Parameter) and "pos_embed" in state:
         grid = model.patch_embed.grid_size
         state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], grid, num_prefix_tokens=0)

@@ -1,4 +1,4 @@
-"""A ViT for small images and small data, plain or with what helps it there: `vit_32px`, the shallow ViT made deeper.
+"""A ViT for small images and small datasets, plain or with parts that help there: `vit_32px`, a deeper shallow ViT.
 
 Lee et al. 2021 (https://arxiv.org/abs/2112.13492): shifted patch tokenization, locality self-attention. Hassani et al. 2021
 (https://arxiv.org/abs/2104.05704): convolutional tokenizer, sequence pooling.
@@ -27,7 +27,7 @@ VARIANTS = {"vit_32px": dict(patch_size=4, embed_dim=192, depth=9, num_heads=12,
 
 
 class ShiftedCopies(nn.Module):
-    """The image and its four diagonal shifts by ``pixels``, filled with zeros (Lee et al.)."""
+    """Concatenate the image and its four diagonal shifts by ``pixels``, filled with zeros (Lee et al.)."""
 
     def __init__(self, pixels: int):
         super().__init__()
@@ -41,7 +41,7 @@ class ShiftedCopies(nn.Module):
 
 
 def shifted_patches(in_chans: int, dim: int, patch_size: int) -> nn.Module:  # B c H W -> B C h w
-    """Shifted patch tokenization (Lee et al.): five copies half a patch apart -> patches -> LayerNorm -> linear."""
+    """Shifted patch tokenization (Lee et al.): image and copies shifted by half a patch -> patches -> LayerNorm -> linear."""
     if patch_size < 2:
         raise ValueError("the shifted tokenizer shifts by half a patch: patch_size must be at least 2")
     pixels = 5 * in_chans * patch_size**2
@@ -53,7 +53,7 @@ def convolutions(in_chans: int, dim: int, patch_size: int) -> nn.Module:  # B c 
     """Convolutional tokenizer (Hassani et al.): ``log2(patch_size)`` times 3x3 convolution, ReLU, max pooling by 2."""
     if patch_size < 2 or patch_size & (patch_size - 1):
         raise ValueError(
-            f"the convolutional tokenizer halves the grid: patch_size {patch_size} is no power of two above 1"
+            f"the convolutional tokenizer halves the grid: patch_size must be a power of two above 1, not {patch_size}"
         )
     count = int(math.log2(patch_size))
     widths = [in_chans, *(dim // 2 ** (count - 1 - i) for i in range(count))]  # doubling up to C
@@ -67,7 +67,7 @@ TOKENIZERS = {"shifted": shifted_patches, "conv": convolutions}
 
 
 class Temperature(nn.Module):
-    """A learned factor on the queries: together with timm's d^-1/2 1 / tau, with tau = d^1/2 at first."""
+    """A learned factor on the queries. Times timm's d^-1/2 it is 1 / tau, where tau starts at d^1/2."""
 
     def __init__(self):
         super().__init__()
@@ -78,17 +78,17 @@ class Temperature(nn.Module):
 
 
 class LocalityAttention(Attention):
-    """Locality self-attention (Lee et al.): SoftMax(Q K^T / tau) V, tau learned, without a token's attention to itself.
+    """Locality self-attention (Lee et al.): SoftMax(Q K^T / tau) V with learned tau, where no token attends to itself.
 
     Args:
-        dim, num_heads: C, and heads that divide it.
+        dim, num_heads: C, and the number of heads, which divides it.
         num_tokens: N.
     """
 
     def __init__(self, dim: int, num_heads: int, *, num_tokens: int):
         super().__init__(dim, num_heads, qkv_bias=True)
         if num_tokens < 2:
-            raise ValueError("locality attention needs two tokens at least: a token does not attend to itself")
+            raise ValueError("locality attention needs at least two tokens: a token does not attend to itself")
         self.q_norm = Temperature()
         self.register_buffer("others", ~torch.eye(num_tokens, dtype=torch.bool), persistent=False)
 
@@ -108,13 +108,15 @@ class SequencePool(nn.Module):
 
 
 class SmallViT(ShallowViT):
-    """`ShallowViT`, and three more switches.
+    """`ShallowViT` with three more switches.
 
     Args:
-        tokenizer: patch (that of ViT), shifted (patches of five shifted copies), or conv (convolutions).
-        locality: whether attention has a learned temperature and leaves out the token itself.
-        pool: mean, or sequence (weights of the tokens that are learned).
+        tokenizer: patch (ViT's), shifted (patches of the image and four shifted copies), or conv (convolutions).
+        locality: whether attention has a learned temperature and no token attends to itself.
+        pool: mean, or sequence (a mean with learned weights of the tokens).
         **shallow_vit: arguments of `ShallowViT`.
+
+    Raises ValueError for an unknown tokenizer or pool, and for sizes that do not fit together.
     """
 
     def __init__(self, *, tokenizer: str = "patch", locality: bool = False, pool: str = "mean", **shallow_vit):

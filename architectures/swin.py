@@ -1,11 +1,11 @@
-"""Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030), written to be read and taken apart.
+"""Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030), written to be read and to be ablated.
 
 Patches are embedded; stages of blocks attend within windows, every second block within windows that are shifted by half
-their side; between stages 2x2 neighbours are merged. With the switches at their defaults, weights of timm's Swin load and
-give timm's logits; each switch takes one idea of the paper away.
+their side; between stages 2x2 neighbours are merged. With the default switches, weights of timm's Swin load and give timm's
+logits; each switch removes one idea of the paper.
 
-Legend: B images, H W grid of tokens, C width, M window side (Mh Mw where the grid cuts it), Y X windows down and across,
-h heads, d = C / h, K classes.
+Legend: B images, H W grid of tokens, C width, M window side (Mh Mw if the grid is smaller), Y X number of windows down and
+across, h heads, d = C / h, K classes.
 """
 
 import logging
@@ -23,7 +23,7 @@ from architectures.windows import attention_mask, relative_position_index, windo
 
 logger = logging.getLogger(__name__)
 
-# Section 3.3: T, S, B and L, for 224 px. The last is for 32 px: grids of 16, 8 and 4 tokens a side.
+# Section 3.3: T, S, B and L, for 224 px. The last one is for 32 px: grids with sides of 16, 8 and 4 tokens.
 VARIANTS = {
     "swin_t": dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
     "swin_s": dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24)),
@@ -51,8 +51,8 @@ class WindowAttention(nn.Module):
     Args:
         dim, num_heads: C, and h, which divides it.
         grid: (H, W) of the input.
-        window: (Mh, Mw); where it does not divide the grid, the grid is padded at the bottom and on the right.
-        shift: rows and columns by which the grid is rolled up and to the left before it is cut into windows.
+        window: (Mh, Mw); if it does not divide the grid, the grid is padded at the bottom and on the right.
+        shift: rows and columns by which the grid is rolled up and to the left before it is divided into windows.
         relative_position_bias, mask_padding: see `Swin`.
     """
 
@@ -62,31 +62,31 @@ class WindowAttention(nn.Module):
         self.fused_attn = True
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.attn_drop = nn.Identity()  # where attention can be looked at
+        self.attn_drop = nn.Identity()  # where hooks can record the attention matrices
         self.grid, self.relative_position_bias_table = grid, None
         if relative_position_bias:
             rows = (2 * window[0] - 1) * (2 * window[1] - 1)
             self.relative_position_bias_table = nn.Parameter(trunc_normal_(torch.empty(rows, num_heads), std=0.02))
             self.register_buffer("relative_position_index", relative_position_index(window), persistent=False)
         self.register_buffer("mask", attention_mask(grid, window, shift, mask_padding), persistent=False)
-        # Steps around the attention and their inverses, without those that would do nothing.
+        # Steps before the attention and their inverses after it; those that would change nothing are left out.
         roll, pad = partial(torch.roll, dims=(1, 2)), [-side % m for side, m in zip(grid, window)]
         steps = [(partial(roll, shifts=(-shift[0], -shift[1])), partial(roll, shifts=shift))] if any(shift) else []
         if any(pad):
             steps.append((partial(F.pad, pad=(0, 0, 0, pad[1], 0, pad[0])), lambda x: x[:, : grid[0], : grid[1]]))
-        if mask_padding:  # what is padded first is rolled, too, and every window stays in one piece
+        if mask_padding:  # pad first, so that the padding is rolled as well and every window stays in one piece
             steps.reverse()
         self.before, self.after = [step for step, _ in steps], [inverse for _, inverse in reversed(steps)]
 
     def bias(self) -> Tensor | None:
-        """B plus the mask, (G h) N N: for G = Y X windows, or for G = 1 if all windows are alike."""
+        """B plus the mask, (G h) N N, where G = Y X, or G = 1 if all windows have the same mask."""
         if self.relative_position_bias_table is None:
             return None if self.mask is None else self.mask.repeat_interleave(self.num_heads, dim=0)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)  # N N h -> h N N
         return bias if self.mask is None else (bias + self.mask[:, None]).flatten(0, 1)
 
     def token_positions(self) -> Tensor:
-        """The cell of the grid, row by row, behind each token of each window, int64 (Y X) N; -1 for padding."""
+        """Index in the grid, row by row, of each token of each window, int64 (Y X) N; -1 for padding."""
         cells = torch.arange(1, self.grid[0] * self.grid[1] + 1).view(1, *self.grid, 1)
         for step in self.before:
             cells = step(cells)
@@ -97,11 +97,13 @@ class WindowAttention(nn.Module):
             x = step(x)
         x = window_partition(self.qkv(x), self.window)  # B Y X Mh Mw 3C
         batch, down, across = x.shape[:3]
-        groups = 1 if self.mask is None else down * across  # windows of unlike masks share the axis of the heads
+        groups = (
+            1 if self.mask is None else down * across
+        )  # windows with different masks are placed on the axis of the heads
         x = x.unflatten(-1, (3, self.num_heads, -1)).permute(5, 0, 1, 2, 6, 3, 4, 7)  # 3 B Y X h Mh Mw d
         q, k, v = x.reshape(3, -1, groups * self.num_heads, self.window[0] * self.window[1], x.shape[-1])
         bias = self.bias()
-        # On CPU no fused kernel has a gradient for B, and what stands in for it is slower than the two products below.
+        # On CPU no fused kernel has a gradient for B, and torch's fallback is slower than the two products below.
         if self.fused_attn and not (bias is not None and bias.requires_grad and not x.is_cuda):
             x = F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None])
         else:
@@ -115,7 +117,7 @@ class WindowAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Equation 3: x + (S)W-MSA(LN x), then x + MLP(LN x), each branch dropped at random in training."""
+    """Equation 3: x + (S)W-MSA(LN x), then x + MLP(LN x); each branch is dropped at random in training."""
 
     def __init__(self, *, dim: int, mlp_ratio: float, drop_path: float, **attention):
         super().__init__()
@@ -140,12 +142,12 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # B H W C -> B ceil(H/2) ceil(W/2) 2C
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
-        x = window_partition(x, (2, 2)).transpose(3, 4).flatten(3)  # column by column, as the published weights have it
+        x = window_partition(x, (2, 2)).transpose(3, 4).flatten(3)  # column by column, as in the published weights
         return self.reduction(self.norm(x))
 
 
 class PatchPooling(nn.Module):
-    """What merging is compared with: the mean of 2x2 neighbours (of those there are, at an odd edge), then C -> 2C."""
+    """An alternative to merging: the mean of 2x2 neighbours (fewer at an odd edge), then C -> 2C."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -161,7 +163,7 @@ MERGING = {"concat": PatchMerging, "pool": PatchPooling}
 
 
 class Stage(nn.Module):
-    """``downsample``, then blocks, one per rate of stochastic depth, every second one with shifted windows."""
+    """``downsample``, then a block for each rate in ``drop_path``; every second one has shifted windows."""
 
     grad_checkpointing = False
 
@@ -179,23 +181,23 @@ class Swin(Classifier):
     """Swin Transformer for one image size.
 
     Args:
-        img_size: side, or (height, width), of the input in pixels; what is left over beyond whole patches is not seen.
+        img_size: side, or (height, width), of the input in pixels; pixels beyond the last whole patch are ignored.
         patch_size: side of a patch in pixels.
         embed_dim: C of the first stage; it doubles from stage to stage.
         depths, num_heads: blocks, and heads, of each stage; heads divide that stage's C.
-        window_size: M; a smaller grid is one window.
+        window_size: M; a grid smaller than M is one window.
         mlp_ratio: hidden width of the MLP as a multiple of C.
         drop_path_rate: stochastic depth (Huang et al. 2016) of the last block, rising linearly from 0.
         shift: whether every second block shifts its windows by floor(M / 2).
         relative_position_bias: whether attention adds the learned bias B.
         absolute_position: whether a learned embedding is added to the patches (an ablation in the paper's table 4).
         merging: concat, or pool.
-        global_attention: one window that is the whole grid, instead of windows and shifts.
-        mask_padding: whether padded places are left out of attention, and windows kept in one piece, where windows do not
-            divide the grid. False does what timm does there: it rolls before it pads, and attends to the padding.
+        global_attention: a single window that is the whole grid, without shifts.
+        mask_padding: if windows do not divide the grid: whether padding is excluded from attention and windows stay in one
+            piece. False does what timm does: it rolls before it pads, and attends to the padding.
 
-    Raises ValueError for sizes that do not fit together. What a switch cannot change at this size is in ``idle_switches``
-    and is logged as a warning.
+    Raises ValueError for sizes that do not fit together. ``idle_switches`` lists, in sentences, which switches change
+    nothing at this size; they are also logged as warnings.
     """
 
     output_fmt = "NHWC"
@@ -292,14 +294,14 @@ def _check_sizes(size, patch_size, window_size, widths, depths, num_heads) -> No
 
 
 def _idle(size, patch_size, grids, depths, window_size, global_attention, mask_padding) -> list[str]:
-    """What changes nothing at this size, in sentences."""
+    """Sentences on what is ignored or has no effect at this image size."""
     remarks = []
     if any(side % patch_size for side in size):
-        remarks.append(f"the last pixels beyond whole patches of {patch_size} px are not seen")
+        remarks.append(f"pixels beyond the last whole patch of {patch_size} px are ignored")
     if global_attention:
-        return [*remarks, "window_size and shift change nothing under global_attention"]
+        return [*remarks, "window_size and shift change nothing with global_attention"]
     if window_size == 1:
-        return [*remarks, "windows of one place: attention and its switches change nothing"]
+        return [*remarks, "windows of one token: attention and its switches change nothing"]
     for stage, (grid, depth) in enumerate(zip(grids, depths)):
         if max(grid) == 1:
             remarks.append(f"layers.{stage} has a 1x1 grid: attention and its switches change nothing there")

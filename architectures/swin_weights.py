@@ -1,4 +1,4 @@
-"""Published Swin weights -> names and sizes of `architectures.swin`."""
+"""Convert published Swin weights to the names and sizes of `architectures.swin`."""
 
 import re
 
@@ -11,7 +11,7 @@ COMPUTED = ("relative_position_index", "attn_mask")
 
 
 def convert_weights(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename the keys of timm's or the authors' weights; interpolate what was made for another image, patch or window."""
+    """Rename the keys of timm's or the authors' weights; interpolate those for another image, patch or window size."""
     merged_at_end = "layers.0.downsample.reduction.weight" in state  # as the authors do; timm and we merge at the start
     wanted, converted = model.state_dict(), {}
     for key, value in state.items():
@@ -28,7 +28,7 @@ def convert_weights(state: dict[str, Tensor], model: nn.Module) -> dict[str, Ten
 
 
 def _resize(key: str, value: Tensor, wanted: Tensor, model: nn.Module) -> Tensor:
-    """Interpolate over places; a tensor that differs in its width is left as it is, for the caller to name."""
+    """Interpolate over positions; a tensor of another width is returned unchanged, and the caller reports it."""
     if key == "patch_embed.proj.weight" and value.shape[:2] == wanted.shape[:2]:
         return resample_patch_embed(value, list(wanted.shape[2:]))
     if key.endswith("relative_position_bias_table") and value.shape[1] == wanted.shape[1]:

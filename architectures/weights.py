@@ -1,4 +1,4 @@
-"""Pretrained weights: timm's description of a model, the file that holds them, and loading that says what did not fit."""
+"""Pretrained weights: timm's description of a model, finding the file, and loading it with a list of what does not fit."""
 
 import difflib
 import hashlib
@@ -22,14 +22,14 @@ from common.stored import StoredInput
 logger = logging.getLogger(__name__)
 
 SOURCES = ("hf-hub:", "local-dir:")
-"""What a model's name begins with that timm does not register: a repository of the Hugging Face hub, or a folder like one."""
+"""Prefixes of model names that timm does not register: a repository of the Hugging Face hub, or a folder like one."""
 
 
 def pretrained_cfg(name: str):
-    """timm's description of a model and its default weights, or timm's defaults for a model that was registered without.
+    """timm's description of a model and its default weights, or timm's defaults for a model registered without one.
 
-    Of ``hf-hub:OWNER/MODEL`` and ``local-dir:FOLDER`` what their config.json says, with ``architecture``.
-    ValueError with the nearest names for an unknown model.
+    For ``hf-hub:OWNER/MODEL`` and ``local-dir:FOLDER`` it is read from their config.json, with ``architecture``.
+    Raises ValueError, with similar names, for an unknown model.
     """
     if name.startswith(SOURCES):
         return _stated_cfg(name)
@@ -45,12 +45,12 @@ def pretrained_cfg(name: str):
 
 
 def timm_name(name: str) -> str:
-    """As ``timm.create_model`` takes it without asking the network: a hub's repository is the folder of its config.json."""
+    """The name for ``timm.create_model``; for a hub's repository the local folder with its config.json."""
     return f"local-dir:{_stated(name)[0]}" if name.startswith(SOURCES) else name
 
 
 def _stated(name: str) -> tuple[Path, dict]:
-    """The folder that holds the config.json of a model from a hub or a folder, and what it says."""
+    """The folder with the config.json of a model from a hub or a folder, and its content. Raises ValueError if unusable."""
     source, _, place = name.partition(":")
     folder = Path(place) if source == "local-dir" else _fetch(place, "config.json", name).parent
     try:
@@ -61,7 +61,7 @@ def _stated(name: str) -> tuple[Path, dict]:
     if not known:
         raise ValueError(f"model.name = {name}: {folder} has no config.json as timm writes it")
     if not timm.is_model(stated["architecture"]):
-        raise ValueError(f"model.name = {name}: neither timm nor the project knows its {stated['architecture']}")
+        raise ValueError(f"model.name = {name}: neither timm nor the project has its {stated['architecture']}")
     return folder, stated
 
 
@@ -104,18 +104,18 @@ def _fetch(repository: str, filename: str, name: str) -> Path:
 
 
 def _nearest_models(name: str) -> list[str]:
-    """At most three names that are like this one, as a whole or as far as it goes (vit_tinny: vit_tiny_patch16_224)."""
+    """At most three names whose whole or beginning is similar to this one (vit_tinny: vit_tiny_patch16_224)."""
 
-    def likeness(known: str) -> float:
+    def similarity(known: str) -> float:
         return max(difflib.SequenceMatcher(None, part, name).ratio() for part in (known, known[: len(name)]))
 
-    scores = {known: likeness(known) for known in timm.list_models()}
-    ranked = sorted(sorted(scores, key=len), key=scores.get, reverse=True)  # of equals the shortest first
+    scores = {known: similarity(known) for known in timm.list_models()}
+    ranked = sorted(sorted(scores, key=len), key=scores.get, reverse=True)  # among equals the shortest first
     return [known for known in ranked if scores[known] >= 0.5][:3]
 
 
 def corpus_of(tag: str) -> str:
-    """timm's weight tag -> the data that it was trained on, with the tag: two tags are two different starts."""
+    """timm's weight tag -> the names of the training data, with the tag, since two tags are different weights."""
     names = {"in22k": "ImageNet-21k", "in21k": "ImageNet-21k", "in12k": "ImageNet-12k", "in1k": "ImageNet-1k"}
     found = [names[part] for part in tag.split("_") if part in names]
     return f"{' then '.join(found)} ({tag})" if found else tag
@@ -123,7 +123,7 @@ def corpus_of(tag: str) -> str:
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of pretrained weights, and what is known of it."""
+    """A file of pretrained weights, and where it comes from."""
 
     path: Path
     corpus: str
@@ -137,7 +137,10 @@ class Weights:
 
 
 def find_weights(name: str, pretrained: bool | str) -> Weights:
-    """What ``model.pretrained`` means: a file, a folder as timm saves it, or timm's default, downloaded if need be."""
+    """Find the weights of ``model.pretrained``: a file, a folder as timm saves it, or timm's default (downloaded if needed).
+
+    Raises ValueError if there are none, or if the folder holds another model.
+    """
     if isinstance(pretrained, str):
         path = Path(pretrained.removeprefix("local-dir:"))
         if path.is_dir():
@@ -158,7 +161,7 @@ def find_weights(name: str, pretrained: bool | str) -> Weights:
 
 
 def _find_in_folder(name: str, folder: Path) -> Weights:
-    """A folder with config.json and the weights beside it, as timm's ``save_for_hf`` and its hub repositories hold them."""
+    """The weights in a folder with a config.json, as timm's ``save_for_hf`` and its hub repositories have them."""
     found = [folder / file for file in ("model.safetensors", "pytorch_model.bin") if (folder / file).is_file()]
     try:
         stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -168,16 +171,16 @@ def _find_in_folder(name: str, folder: Path) -> Weights:
         found = []
     if not found:
         raise ValueError(
-            f"model.pretrained = {folder}: it needs a config.json as timm writes it, and model.safetensors"
+            f"model.pretrained = {folder}: the folder needs a config.json as timm writes it, and model.safetensors"
         )
     if architecture != (pretrained_cfg(name).architecture or name.split(".")[0]):
-        raise ValueError(f"model.pretrained = {folder}: it holds a {architecture}, not a {name}")
+        raise ValueError(f"model.pretrained = {folder}: its weights are of {architecture}, not of {name}")
     tag = cfg.get("tag") or ""
     return Weights(found[0], corpus_of(tag) if tag else str(folder), cfg.get("license"), normalization)
 
 
 def misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    """What keeps ``state`` from being loaded into a model whose own state is ``wanted``, a phrase for each key."""
+    """Reasons why ``state`` cannot be loaded into a model with the state ``wanted``, one phrase per key; empty if it can."""
     problems = [
         f"{key} is {list(state[key].shape)}, the model has {list(wanted[key].shape)}"
         for key in wanted
@@ -190,13 +193,13 @@ def misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
 def load_weights(
     model: nn.Module, path: Path, *, with_head: bool = False, class_names: Sequence[str] | None = None
 ) -> tuple[dict | None, str]:
-    """Load every weight but a head of other classes, or that as well (``with_head``).
+    """Load all weights, but a head for other classes only with ``with_head``.
 
-    Returns the ``input_spec`` of a run's own checkpoint (None of other files), and whether the head was "loaded" or is
-    "new". A head of the same size is of other classes if the checkpoint names others than ``class_names``.
-
+    A head is for other classes if its size differs, or if the checkpoint names classes other than ``class_names``.
     Embeddings and position tables of another image size are interpolated by the architecture's own rule.
-    Raises ValueError, listing the keys, if anything but the head is missing, left over or of another shape.
+
+    Returns the ``input_spec`` in a run's own checkpoint (None for other files), and whether the head was "loaded" or is
+    "new". Raises ValueError, listing the keys, if anything but the head is missing, superfluous or of another shape.
     """
     try:
         if path.suffix == ".safetensors":
@@ -238,5 +241,5 @@ def load_weights(
     if problems:
         more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
         raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems[:6])}{more}")
-    model.load_state_dict(state, strict=False)  # strict but for the head, as checked above
+    model.load_state_dict(state, strict=False)  # the check above is strict, apart from the head
     return spec, "new" if is_new else "loaded"

@@ -1,6 +1,7 @@
-"""Windows of a grid, as in Swin Transformer (Liu et al. 2021, section 3.2): cut, put back, and who may attend to whom.
+"""Windows of a grid, as in Swin Transformer (Liu et al. 2021, section 3.2): partition, its inverse, and attention masks.
 
-Legend: B images, M window side (Mh Mw where the grid cuts it), Y X windows down and across, N = Mh Mw places in a window.
+Legend: B images, M window side (Mh Mw if the grid is smaller), Y X number of windows down and across, N = Mh Mw positions in
+a window.
 """
 
 import torch
@@ -18,17 +19,17 @@ def window_reverse(x: Tensor) -> Tensor:
 
 
 def relative_position_index(window: tuple[int, int]) -> Tensor:
-    """Row of the table for each pair of places in a window, N N with N = Mh Mw: offsets run from -(M-1) to M-1."""
+    """Row of the bias table for each pair of positions in a window, int64 N N: offsets run from -(M-1) to M-1."""
     places = torch.cartesian_prod(*(torch.arange(side) for side in window))  # N 2
     down, across = (places[:, None] - places[None]).unbind(-1)
     return (down + window[0] - 1) * (2 * window[1] - 1) + across + window[1] - 1
 
 
 def attention_mask(grid: tuple, window: tuple, shift: tuple, mask_padding: bool) -> Tensor | None:
-    """Which places of a window may attend to each other after the cyclic shift: 0 or -inf, (Y X) N N; None if all may.
+    """Which positions of a window may attend to each other after the cyclic shift: 0 or -inf, (Y X) N N; None if all may.
 
-    A window holds up to four pieces of the image that the shift brought together from opposite edges (figure 4); a place
-    attends within its piece. Padding is a piece of its own.
+    A window holds up to four pieces of the image, which the shift brought together from opposite edges (figure 4). A position
+    attends only within its piece. With ``mask_padding`` the padding is a separate piece.
     """
     height, width = (side + -side % m for side, m in zip(grid, window))
     if not any(shift) and not (mask_padding and (height, width) != tuple(grid)):

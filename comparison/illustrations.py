@@ -222,7 +222,7 @@ def _draw_disagreements(comparison: Comparison) -> dict[str, tuple[Figure, str]]
 
 
 def load_images(entry: Entry) -> Split:
-    """The images that the run was evaluated on. Raises ValueError if they are others than then."""
+    """The images that the run was evaluated on. Raises ValueError if they have changed since."""
     data = entry.run.config.data
     dataset = load_dataset(data, seed=data.split_seed)
     split = dataset.split(entry.metrics["split"])

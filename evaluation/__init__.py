@@ -1,1 +1,1 @@
-"""How one run is scored."""
+"""Evaluation of one run: scores, cost, robustness, and its report."""

@@ -1,4 +1,4 @@
-"""Does confidence mean what it says? Calibration error, reliability bins, temperature scaling."""
+"""Calibration: whether confidence agrees with accuracy. Calibration error, reliability bins, temperature scaling."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -7,8 +7,8 @@ from evaluation.predictions import Predictions
 
 
 def calibration(predictions: Predictions) -> dict[str, float]:
-    """How far probabilities can be believed: expected calibration error in 15 bins of equal width (``ece``) and of equal
-    mass (``ece_equal_mass``; Nguyen and O'Connor 2015), and the Brier score, summed over classes (Brier 1950: 0 to 2).
+    """Measures of calibration: expected calibration error in 15 bins of equal width (``ece``) and of equal mass
+    (``ece_equal_mass``; Nguyen and O'Connor 2015), and the Brier score, summed over classes (Brier 1950: 0 to 2).
     """
     probabilities = predictions.probabilities
     truth = np.eye(probabilities.shape[1])[predictions.labels]
@@ -20,11 +20,11 @@ def calibration(predictions: Predictions) -> dict[str, float]:
 
 
 def calibration_bins(predictions: Predictions, num_bins: int = 15, *, equal_mass: bool = False) -> dict:
-    """Confidence against accuracy in bins, and the expected calibration error (Guo et al. 2017).
+    """Confidence and accuracy in bins, and the expected calibration error (Guo et al. 2017).
 
-    Bins are equally wide, or hold equally many images (the last ones one less where that does not come out even).
+    Bins are equally wide, or hold equally many images (some of the last ones hold one less if they cannot be equal).
     Returns ``confidence`` and ``accuracy`` (means per bin, 0 in empty ones), ``counts``, and ``ece``: the mean over images
-    of their bin's gap between the two.
+    of the gap between the two in the image's bin.
     """
     confidence = predictions.probabilities.max(axis=1)
     if equal_mass:
@@ -42,10 +42,10 @@ def calibration_bins(predictions: Predictions, num_bins: int = 15, *, equal_mass
 
 
 def fit_temperature(predictions: Predictions) -> float:
-    """The temperature by which logits are divided for the smallest cross-entropy (Guo et al. 2017), from 0.01 to 100.
+    """The temperature, from 0.01 to 100, with which the cross-entropy is smallest (Guo et al. 2017).
 
-    Accuracy does not change with it. Fit it on images that the scores are not computed on. Where `no_temperature` gives a
-    reason, there is none to be found.
+    Logits are divided by it, which does not change the accuracy. Fit it on other images than those that are scored. If
+    `no_temperature` gives a reason, there is no best temperature.
     """
 
     def loss(log_temperature: float) -> float:
@@ -55,21 +55,19 @@ def fit_temperature(predictions: Predictions) -> float:
 
 
 def no_temperature(predictions: Predictions) -> str | None:
-    """Why no temperature above 0 and below infinity has the smallest cross-entropy; None if one has.
+    """Why no finite temperature above 0 has the smallest cross-entropy; None if one has.
 
-    The cross-entropy is convex in 1 / temperature. Its slope at 0 is the mean over images of their logits' mean less the
-    label's logit, and far out that of their largest logit less the label's.
+    The cross-entropy is convex in 1 / temperature. Its slope at 0 is the mean over images of (mean logit - label's logit);
+    at infinity it is the mean over images of (largest logit - label's logit).
     """
     of_label = predictions.logits[np.arange(len(predictions.labels)), predictions.labels].astype(float)
     if not (predictions.logits.max(axis=1) > of_label).any():
         return (
-            f"the model makes no error on {len(of_label):,} validation images, so that the surer it is made the better it "
-            "seems; more validation images would tell"
+            f"the model makes no error on {len(of_label):,} validation images, so that more confidence always seems better; "
+            "use more validation images"
         )
     if predictions.logits.mean(axis=1, dtype=float).mean() >= of_label.mean():
-        return (
-            "the labels' logits are no larger than others, so that the less sure the model is made the better it seems"
-        )
+        return "the labels' logits are on average no larger than others, so that less confidence always seems better"
     return None
 
 

@@ -1,14 +1,15 @@
-"""Images made worse as Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to common corruptions and
-perturbations") publish it, in batches on their device: how fast does a model fall?
+"""Corruptions of images by Hendrycks and Dietterich (2019, "Benchmarking neural network robustness to common corruptions and
+perturbations"), in batches on the device, to measure how much accuracy a model loses.
 
-Ten of their corruptions at their five severities: nine of the fifteen of ImageNet-C and CIFAR-10-C, and saturation of their
-four further ones. Their constants go with the size of the image: ImageNet-C's with 224 px, CIFAR-10-C's with 32 px. So an
-image is brought to that size first, and to the size that the model wants afterwards, and every model meets the same pixels.
+Ten of their corruptions at their five severities: nine of the fifteen of ImageNet-C and CIFAR-10-C, and saturation, one of
+their four extra ones. Their constants belong to an image size: ImageNet-C's to 224 px, CIFAR-10-C's to 32 px. Therefore an
+image is first resized to that size, and after the corruption to the model's input size; every model gets the same pixels.
 
-Left out: glass, motion and elastic blur, snow, frost, fog and spatter, which need other libraries, pictures of frost or a loop
-over pixels. JPEG is computed without its lossless part, which changes nothing; grey levels are cut off, not rounded, as there.
+Not included: glass and motion blur, elastic transform, snow, frost, fog and spatter, which need other libraries, pictures of
+frost, or a loop over pixels. JPEG is computed without its lossless part, which changes no pixel; grey levels are truncated,
+not rounded, as in the original.
 
-Legend: B images of H x W pixels, uint8; positions: int64 B, where the images stand in their split.
+Legend: B images of H x W pixels, uint8; positions: int64 B, the images' positions in their split.
 """
 
 import math
@@ -42,25 +43,25 @@ COLOR_TABLE = (
 
 
 def gaussian_noise(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """White noise of standard deviation ``amount`` (white is 1). An image gets the same noise whichever model looks at it."""
+    """Gaussian noise with standard deviation ``amount`` (white is 1). An image gets the same noise for every model."""
     noise = _per_image(images, positions, lambda image, generator: torch.randn(image.shape, generator=generator))
     return _to_grey_levels(images + 255 * amount * noise)
 
 
 def shot_noise(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """Poisson noise of a white pixel that counts ``amount`` photons."""
+    """Poisson noise, where a white pixel stands for ``amount`` photons."""
     counts = _per_image(images, positions, lambda x, generator: torch.poisson(x / 255 * amount, generator=generator))
     return _to_grey_levels(255 / amount * counts)
 
 
 def impulse_noise(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """Salt and pepper: this share of the values becomes 0 or 255."""
+    """Salt-and-pepper noise: the share ``amount`` of all values becomes 0 or 255."""
     hit = _per_image(images, positions, lambda x, generator: torch.rand(2, *x.shape, generator=generator))  # B 2 3 H W
     return torch.where(hit[:, 0] <= amount, 255 * (hit[:, 1] <= 0.5).to(torch.uint8), images)
 
 
 def defocus_blur(images: Tensor, positions: Tensor, amount: tuple[float, float]) -> Tensor:
-    """A lens out of focus: the mean over a disk; ``amount`` is its radius, and the sigma that smooths its edge, in pixels."""
+    """Blur of a lens out of focus: the mean over a disk; ``amount``: its radius, and the sigma that smooths its edge, in px."""
     kernel = disk(*amount).to(images.device)
     padding = len(kernel) // 2
     padded = F.pad(images.float(), [padding] * 4, mode="reflect")
@@ -69,7 +70,7 @@ def defocus_blur(images: Tensor, positions: Tensor, amount: tuple[float, float])
 
 
 def zoom_blur(images: Tensor, positions: Tensor, amount: tuple[float, float]) -> Tensor:
-    """A camera that moves forward: the mean over zooms from 1 to below ``amount[0]`` in steps of ``amount[1]``."""
+    """Blur of a camera that moves forward: the mean over zooms from 1 to below ``amount[0]`` in steps of ``amount[1]``."""
     zooms, whole = np.arange(1, *amount), images.float()
     total = whole.clone()
     for zoom in zooms:
@@ -78,7 +79,7 @@ def zoom_blur(images: Tensor, positions: Tensor, amount: tuple[float, float]) ->
 
 
 def brightness(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """``amount`` (white is 1) more in the value of hue, saturation and value."""
+    """Add ``amount`` (white is 1) to the value of HSV."""
     whole = images.float()
     value = whole.amax(dim=1, keepdim=True)
     raised = (value + 255 * amount).clamp(max=255)
@@ -86,7 +87,7 @@ def brightness(images: Tensor, positions: Tensor, amount: float) -> Tensor:
 
 
 def saturate(images: Tensor, positions: Tensor, amount: tuple[float, float]) -> Tensor:
-    """Saturation times ``amount[0]`` plus ``amount[1]``; grey, whose hue is red by convention, turns reddish."""
+    """Multiply the saturation of HSV by ``amount[0]`` and add ``amount[1]``; grey, whose hue counts as red, becomes reddish."""
     whole = images.float()
     value = whole.amax(dim=1, keepdim=True)
     saturation = (value - whole.amin(dim=1, keepdim=True)) / value.clamp(min=1)
@@ -97,24 +98,24 @@ def saturate(images: Tensor, positions: Tensor, amount: tuple[float, float]) -> 
 
 
 def contrast(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """Every value moved towards its channel's mean; ``amount`` of the contrast is left."""
+    """Move every value towards its channel's mean; the share ``amount`` of the contrast remains."""
     whole = images.float()
     mean = whole.mean(dim=(2, 3), keepdim=True)
     return _to_grey_levels((whole - mean) * amount + mean)
 
 
 def pixelate(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """Shrunk to ``amount`` of the sides and enlarged again, both by boxes."""
+    """Shrink to the share ``amount`` of each side and enlarge again, both with a box filter."""
     size = tuple(images.shape[-2:])
     small = (int(size[0] * amount), int(size[1] * amount))
     return _resize_by_boxes(_resize_by_boxes(images, small), size)
 
 
 def jpeg(images: Tensor, positions: Tensor, amount: float) -> Tensor:
-    """What JPEG compression of quality ``amount`` (of 100) leaves; the entropy coding, which loses nothing, is left out.
+    """The image after JPEG compression with quality ``amount`` (of 100); entropy coding is skipped, since it is lossless.
 
-    ITU-T T.81 as libjpeg does it: YCbCr with the colours at half the resolution, 8x8 blocks, cosine transform, and the
-    tables of its annex K scaled by the quality.
+    ITU-T T.81 as in libjpeg: YCbCr with the colours at half the resolution, 8x8 blocks, cosine transform, and the tables
+    of annex K scaled by the quality.
     """
     height, width = images.shape[-2:]
     padded = F.pad(images.float(), (0, -width % 16, 0, -height % 16), mode="replicate")
@@ -134,9 +135,9 @@ SEVERITIES = (1, 2, 3, 4, 5)
 class Corruption:
     function: Callable[[Tensor, Tensor, object], Tensor]
     small: Sequence
-    """Amounts of the five severities at 32 px, by CIFAR-10-C."""
+    """Amounts of the five severities for images of 32 px, from CIFAR-10-C."""
     large: Sequence
-    """At 224 px, by ImageNet-C."""
+    """Amounts for images of 224 px, from ImageNet-C."""
 
 
 _ZOOMS_SMALL = ((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01))
@@ -162,7 +163,7 @@ CORRUPTIONS = {
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Whose constants are used, and the side of the image, in pixels, that they go with."""
+    """The benchmark whose constants are used, and the side of the images, in pixels, for which they are meant."""
 
     name: str
     side: int
@@ -173,14 +174,14 @@ class Benchmark:
 
 SMALL, LARGE = Benchmark("CIFAR-10-C", 32), Benchmark("ImageNet-C", 224)
 LARGEST_SMALL_SIDE = 64
-"""Of data whose images are this large at most, in their median, the constants for small images are used."""
+"""If the median side of the data's images is at most this many pixels, the constants for small images are used."""
 
 
-# ---------------------------------------------------------------- how models bear them
+# ---------------------------------------------------------------- scores on corrupted images
 
 
 def benchmark_of(split: Split) -> Benchmark:
-    """By the size of the data's own images, whatever size a model wants."""
+    """The benchmark for a split, by the size of its stored images, whatever the model's input size."""
     return SMALL if split.median_side() <= LARGEST_SMALL_SIDE else LARGE
 
 
@@ -200,13 +201,13 @@ def versions_of(benchmark: Benchmark) -> list[Callable[[Tensor, Tensor], Tensor]
 
 
 def score_corrupted(hits: np.ndarray, benchmark: Benchmark) -> dict:
-    """What to write of a model's hits on all `versions_of` a split, bool V N.
+    """Scores from a model's hits on all `versions_of` a split, bool V N.
 
     Returns:
-        ``benchmark``, ``side``; ``corruptions``: of each its severities: ``severity``, ``amount``, ``accuracy``,
-        ``accuracy_ci95`` (Wilson); ``clean_accuracy`` at the benchmark's size; ``mean_corruption_accuracy``, over all
-        corruptions and severities, and ``relative_corruption_accuracy``, its share of the clean one, with intervals over
-        images (``..._ci95``).
+        ``benchmark``, ``side``; ``corruptions``: name -> for each severity ``severity``, ``amount``, ``accuracy``,
+        ``accuracy_ci95`` (Wilson); ``clean_accuracy`` at the benchmark's size; ``mean_corruption_accuracy``, the mean over
+        all corruptions and severities; ``relative_corruption_accuracy``, that divided by the clean accuracy; with
+        intervals over images (``..._ci95``).
     """
     clean, corrupted = hits[0], hits[1:].reshape(len(CORRUPTIONS), len(SEVERITIES), -1)
     scores = {
@@ -226,12 +227,12 @@ def score_corrupted(hits: np.ndarray, benchmark: Benchmark) -> dict:
 
 
 def by_severity(scores: Mapping[str, Sequence[Mapping]], key: str) -> dict[str, list]:
-    """One number (``accuracy``, ``accuracy_ci95``) of ``corruptions`` at each severity, by corruption."""
+    """Corruption -> one of its values (``accuracy`` or ``accuracy_ci95``) at each severity."""
     return {name: [found[key] for found in severities] for name, severities in scores.items()}
 
 
 def fit_to_side(images: Tensor, side: int) -> Tensor:
-    """Images, uint8, with their shorter side brought to ``side`` pixels, bilinear with averaging."""
+    """Resize uint8 images so that their shorter side has ``side`` pixels, bilinear with antialiasing."""
     height, width = images.shape[-2:]
     scale = side / min(height, width)
     if scale == 1:
@@ -248,7 +249,7 @@ def _accuracy(key: str, correct: np.ndarray) -> dict:
 
 
 def _ratio(key: str, shares: np.ndarray, of: np.ndarray) -> dict:
-    """Mean of N shares over the mean of ``of``, with its 95 % interval by the delta method; null over 0."""
+    """Mean of N shares divided by the mean of ``of``, with a 95 % interval by the delta method; None if that is 0."""
     if not of.any():
         return {key: None, f"{key}_ci95": None}
     value = shares.mean() / of.mean()
@@ -261,7 +262,7 @@ def _ratio(key: str, shares: np.ndarray, of: np.ndarray) -> dict:
 
 @lru_cache(maxsize=32)
 def disk(radius: float, smoothing: float) -> Tensor:
-    """The kernel of `defocus_blur`: a disk on the grid of pixels, smoothed by 3 x 3 (5 x 5 beyond radius 8) pixels."""
+    """The kernel of `defocus_blur`: a disk of pixels, smoothed over 3 x 3 pixels (5 x 5 if the radius is above 8)."""
     reach, half = (8, 1) if radius <= 8 else (int(radius), 2)
     places = torch.arange(-reach, reach + 1, dtype=torch.float64)
     aliased = (places[:, None] ** 2 + places**2 <= radius**2).double()
@@ -272,7 +273,7 @@ def disk(radius: float, smoothing: float) -> Tensor:
 
 
 def _zoomed(images: Tensor, zoom: float) -> Tensor:
-    """The middle of the images, enlarged by ``zoom`` to their own size (corners on corners)."""
+    """The centre of the images, enlarged by ``zoom`` to their own size (with aligned corners)."""
     size = images.shape[-2:]
     kept = [math.ceil(side / zoom) for side in size]
     top, left = ((side - inner) // 2 for side, inner in zip(size, kept))
@@ -287,7 +288,7 @@ def _zoomed(images: Tensor, zoom: float) -> Tensor:
 
 
 def _resize_by_boxes(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """As Pillow's BOX: the mean of the pixels whose centres fall into a box; along rows, to grey levels, along columns."""
+    """Pillow's BOX filter: the mean of the pixels whose centres lie in a box; along rows, rounded, then along columns."""
     rows, columns = (_boxes(old, new).to(images.device) for old, new in zip(images.shape[-2:], size))
     wide = (images.float() @ columns.T + 0.5).floor()
     return (rows @ wide + 0.5).floor().clamp(0, 255).to(torch.uint8)
@@ -295,7 +296,7 @@ def _resize_by_boxes(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _boxes(old: int, new: int) -> Tensor:
-    """new old: which pixels make up each box, as shares of it."""
+    """Weights of the old pixels in each new one, float new x old."""
     reach = max(old / new, 1) / 2
     centres = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * old / new
     places = (torch.arange(old, dtype=torch.float64) + 0.5 - centres) / (2 * reach)
@@ -304,7 +305,7 @@ def _boxes(old: int, new: int) -> Tensor:
 
 
 def _per_image(images: Tensor, positions: Tensor, draw: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
-    """A draw for each image, on the CPU and seeded by its position, so that it is the same on every device."""
+    """Call ``draw`` for each image, on the CPU and seeded by its position, so that it is the same on every device."""
     rows = [
         draw(image.float(), torch.Generator().manual_seed(seed))
         for image, seed in zip(images.cpu(), positions.tolist())
@@ -313,7 +314,7 @@ def _per_image(images: Tensor, positions: Tensor, draw: Callable[[Tensor, torch.
 
 
 def _to_grey_levels(values: Tensor) -> Tensor:
-    """Cut to 0 to 255 and to whole levels; what lies a rounding error below one counts as it."""
+    """Clip to 0 to 255 and truncate to whole levels; 0.001 is added against rounding errors."""
     return (values.clamp(0, 255) + 1e-3).to(torch.uint8)
 
 

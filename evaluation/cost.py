@@ -1,4 +1,4 @@
-"""What a model costs: parameters, FLOPs, latency, memory; each number with the convention that it follows."""
+"""The cost of a model: parameters, multiply-accumulates, latency, memory; each with the convention by which it is counted."""
 
 import logging
 import statistics
@@ -15,7 +15,7 @@ from architectures.kernels import attention_kernel, unfused_attention
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All parameters and the trainable ones."""
+    """Number of all parameters, and of the trainable ones."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trainable in sizes if trainable)
 
@@ -23,19 +23,19 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 def count_gmacs(model: nn.Module, image: Tensor, *, attention: bool = True) -> tuple[float, list[str]]:
     """Multiply-accumulates of one forward pass of ``image`` (1 3 H W), in 10^9, by fvcore; FLOPs are twice that.
 
-    fvcore skips fused attention, so that it is taken apart for the count (Swin's in timm never is fused, and a count that
-    skips ViT's alone compares unlike things); ``attention=False`` leaves the kernels as they are, which gives the figure
-    that many reports print. Also returns the operators that were not counted, with how often they occur; element-wise
-    ones are left out by convention.
+    fvcore skips fused attention, so unfused attention is used for the count. Otherwise a ViT's attention would be left out
+    but not that of timm's Swin, which is never fused. ``attention=False`` leaves the kernels as they are, which gives the
+    number that many papers report. Also returns the operators that were not counted, with how often they occur;
+    element-wise ones are left out by convention.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         from fvcore.nn import FlopCountAnalysis
 
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    in_the_open = unfused_attention(model) if attention else nullcontext()
-    with torch.no_grad(), in_the_open, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # fvcore's tracing is deprecated in PyTorch, and works
+    kernels = unfused_attention(model) if attention else nullcontext()
+    with torch.no_grad(), kernels, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # fvcore's tracing is deprecated in PyTorch, but works
         analysis = FlopCountAnalysis(model, image)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         gmacs = analysis.total() / 1e9
@@ -44,8 +44,8 @@ def count_gmacs(model: nn.Module, image: Tensor, *, attention: bool = True) -> t
 
 
 def count_gmacs_by_torch(model: nn.Module, image: Tensor) -> float:
-    """The same count by ``torch.utils.flop_counter``, as a check: matrix products and convolutions alone, attention taken
-    apart, two FLOPs for a multiply-accumulate. fvcore also counts normalisation and pooling, which is about a percent more.
+    """The same count by ``torch.utils.flop_counter``, in 10^9, as a check: only matrix products and convolutions, with
+    unfused attention, two FLOPs per multiply-accumulate. fvcore also counts normalisation and pooling, about one percent.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -63,7 +63,7 @@ def measure_cost(
     device: torch.device,
     context: Callable[[], AbstractContextManager],
 ) -> dict:
-    """What a forward pass at ``size`` (height, width) takes, by the names of ``metrics.json``: GMACs, latency, throughput.
+    """The cost of a forward pass at ``size`` (height, width), by the names of ``metrics.json``: GMACs, latency, throughput.
 
     Latency is measured at batch 1 and at ``batch_size``, each for ``seconds``, within ``context`` (such as autocast).
     """
@@ -78,7 +78,7 @@ def measure_cost(
         "gmacs_attention_skipped": count_gmacs(model, image, attention=False)[0],
         "gmacs_torch": count_gmacs_by_torch(model, image),
         "gmacs_convention": "multiply-accumulates of one image by fvcore, attention counted; FLOPs are twice that; "
-        "gmacs_torch: by torch.utils.flop_counter, matrix products and convolutions alone",
+        "gmacs_torch: by torch.utils.flop_counter, only matrix products and convolutions",
         "uncounted_ops": uncounted,
         "latency_ms": latency,
         "images_per_second": 1000 * batch_size / latency[str(batch_size)]["median"],
@@ -90,7 +90,7 @@ def measure_cost(
 
 
 def random_inputs(count: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    """Preprocessed images of normal noise, float32 count 3 H W: zeros can be faster than any image."""
+    """Normal noise in place of preprocessed images, float32 count 3 H W; zeros could be faster than real images."""
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
 
 
@@ -99,16 +99,16 @@ def measure_latency(
 ) -> dict[str, float]:
     """Milliseconds of a forward pass of ``images`` (B 3 H W, preprocessed): median and 90th percentile.
 
-    After the warm-up at least five passes, and as many as fit into ``seconds``, are timed.
+    After a warm-up, passes are timed for ``seconds``, at least five and at most 1,000.
     """
     warm_up(model, images, context=context, seconds=seconds)
     return summarize_times(time_passes(model, images, context=context, seconds=seconds))
 
 
 def warm_up(model: nn.Module, images: Tensor, *, context: Callable[[], AbstractContextManager], seconds: float) -> None:
-    """Forward passes until they no longer become faster: the median of three is within 5 % of that of the three before.
+    """Run forward passes until they no longer become faster: until three take on median above 95 % of the three before.
 
-    At most for ``seconds``, or two passes if those take longer.
+    At most for ``seconds``, but at least two passes.
     """
     times: list[float] = []
     while len(times) < 2 or sum(times) < 1000 * seconds:
@@ -129,7 +129,7 @@ def time_passes(
     seconds: float,
     at_least: int = 5,
 ) -> list[float]:
-    """Milliseconds of each of some forward passes, with the device synchronised around it."""
+    """Milliseconds of each of several forward passes; the device is synchronised before and after each."""
     synchronize = torch.cuda.synchronize if images.is_cuda else lambda: None
     times: list[float] = []
     with torch.inference_mode():
@@ -148,5 +148,5 @@ def summarize_times(times: Sequence[float]) -> dict[str, float]:
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
-    """Most memory so far, in MB, in PyTorch's allocations on CUDA; None on CPU, where the process's peak is no model's."""
+    """Peak memory that PyTorch allocated on CUDA, in MB; None on CPU, where the process's peak is not the model's."""
     return torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""What the classifier reads: the features before the head, drawn in two dimensions, and how well neighbours predict."""
+"""The features before the classifier's head: drawn in two dimensions, and classified by their nearest neighbours."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from evaluation import figures
 from models import preprocessing
 
 NEIGHBOURS, PERPLEXITY = 20, 30
-MOST_DRAWN, MOST_TRAINED = 2_000, 10_000  # images; beyond, a seeded sample: t-SNE and neighbours grow with the square
+MOST_DRAWN, MOST_TRAINED = 2_000, 10_000  # images; of more, a seeded sample, since the cost grows with the square
 
 
 def embed(
@@ -21,7 +21,7 @@ def embed(
 ) -> list:
     """Write ``embedding.json``, ``embedding.npz`` and ``figures/embedding.png`` of a run; returns their paths.
 
-    ``origin`` is kept beside the results: the split, and the digests of its images and of the weights.
+    ``origin`` is stored with the results: the split, and the digests of its images and of the weights.
     """
     split, size = dataset.split(origin["split"]), run.config.evaluate.batch_size
     read = lambda part, indices: features(model, part, indices, batch_size=size, device=device, precision=precision)  # noqa: E731
@@ -46,24 +46,24 @@ def embed(
 
 
 def sentence(about: dict) -> str:
-    """How well neighbours predict, beside the classifier itself."""
+    """A sentence with the accuracy of the classifier's head and of the nearest neighbours."""
     head = f"accuracy of the head {about['head_accuracy']:.1%}"
     if "knn_accuracy" not in about:
-        return f"{head}; without training images there are no neighbours to ask"
+        return f"{head}; without training images there are no neighbours"
     low, high = about["knn_accuracy_ci95"]
     nearest = f"of the {about['neighbours']} nearest of {about['train_images']:,} training images"
     return f"{head}, {nearest} {about['knn_accuracy']:.1%} (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"
 
 
 def sample(count: int, most: int) -> np.ndarray:
-    """Positions of at most so many images, ascending; always the same ones."""
+    """Positions of at most ``most`` of ``count`` images, ascending; always the same ones."""
     return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 def features(
     model: nn.Module, split: Split, indices: np.ndarray, *, batch_size: int, device: torch.device, precision: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the classifier is given for images of a split, float32 N D, and the logits N K.
+    """The input of the classifier's head for images of a split, float32 N D, and the logits N K.
 
     Raises ValueError for a model that does not say which layer its classifier is.
     """
@@ -85,7 +85,12 @@ def features(
 
 
 def neighbours(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, labels: np.ndarray) -> dict:
-    """Accuracy of the vote of the nearest training images by cosine distance (Wu et al. 2018), with Wilson's interval."""
+    """Accuracy of a majority vote of the nearest training images by cosine distance, with Wilson's interval.
+
+    Args:
+        train, test: features, float N D each.
+        train_labels, labels: int N each.
+    """
     from sklearn.neighbors import KNeighborsClassifier
 
     count = min(NEIGHBOURS, len(train))
@@ -99,17 +104,17 @@ def neighbours(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, la
 
 
 def perplexity(count: int) -> float:
-    """The usual 30, or what so few images allow."""
+    """The usual 30, or less if there are too few images."""
     return float(min(PERPLEXITY, max(1, (count - 1) // 3)))
 
 
 def project(values: np.ndarray) -> np.ndarray:
-    """Features N D -> places N 2 by t-SNE (van der Maaten and Hinton 2008).
+    """Features N D -> positions N 2 by t-SNE (van der Maaten and Hinton 2008).
 
-    Near stays near; distances between groups mean nothing.
+    Neighbours stay neighbours, but distances between groups mean nothing. Raises ValueError for fewer than four images.
     """
     from sklearn.manifold import TSNE
 
     if len(values) < 4:
-        raise ValueError(f"--embedding: {len(values)} images are too few to be laid out; take at least 4")
+        raise ValueError(f"--embedding: {len(values)} images are too few for t-SNE; at least 4 are needed")
     return TSNE(perplexity=perplexity(len(values)), init="pca", random_state=0).fit_transform(values)

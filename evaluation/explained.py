@@ -1,4 +1,4 @@
-"""Heat maps that gradcam.py left in a run, for the pages of reports."""
+"""Heat maps that gradcam.py wrote into a run, for the pages of reports."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,13 +7,13 @@ from common.runs import Run
 
 MOST_OVERLAYS = 24  # in a page: each adds some hundred kilobytes
 HOW = (
-    "Each photo under its heat map: the more opaque, the more the evidence there counts for the class. One slider uncovers the "
-    "photo, the other sets the opacity."
+    "Each photo with its heat map on top: the more opaque a place, the more its evidence counts for the class. One slider "
+    "uncovers the photo, the other sets the opacity."
 )
 
 
 def overlays_of(run: Run, name: str, weights: str) -> dict[str, list[Overlay]]:
-    """Image -> its maps by the weights of this SHA-256, in the order of their files; ``name`` is what the run is called."""
+    """Image -> its maps, sorted by file, made with the weights of this SHA-256; ``name``: the run's name in captions."""
     found: dict[str, list[Overlay]] = {}
     for path in sorted(run.directory.glob("gradcam/*-heat.png")):
         stem = f"gradcam/{path.name.removesuffix('-heat.png')}"
@@ -27,7 +27,7 @@ def overlays_of(run: Run, name: str, weights: str) -> dict[str, list[Overlay]]:
 
 
 def section(title: str, runs: Sequence[dict[str, list[Overlay]]]) -> Section | None:
-    """The maps of images that all runs explained, run beside run; None where there are none."""
+    """A section with the maps of images that all runs explained, run beside run; None if there are none."""
     shared = [image for image in (runs[0] if runs else ()) if all(image in maps for maps in runs)]
     overlays = [overlay for image in shared for maps in runs for overlay in maps[image]][:MOST_OVERLAYS]
     return Section(title, text=HOW, overlays=overlays) if overlays else None

@@ -1,4 +1,4 @@
-"""A run as a folder that others load: weights and config as timm writes them, a model card, and ONNX where it is installed."""
+"""Export a run to a folder: weights and config as timm writes them, a model card, and ONNX if that is installed."""
 
 import json
 import logging
@@ -19,10 +19,10 @@ ONNX_PACKAGES = ("onnx", "onnxscript")
 
 
 def export(run: Run, folder: Path, *, checkpoint: str = "best") -> None:
-    """Write a finished run into ``folder``, which is new or empty, and say so.
+    """Write a finished run into ``folder``, which is new or empty, and print the paths.
 
-    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` builds the same model; of the project's own architectures it
-    does once ``import architectures`` has registered them. Raises ValueError where the folder cannot be written.
+    ``timm.create_model("local-dir:FOLDER", pretrained=True)`` builds the same model; for the project's own architectures
+    ``import architectures`` must register them first. Raises ValueError if the folder cannot be written.
     """
     stored = run.load_checkpoint(f"{checkpoint}.pt")
     class_names, target = list(stored["class_names"]), Folder(folder)
@@ -46,12 +46,12 @@ def export(run: Run, folder: Path, *, checkpoint: str = "best") -> None:
 
 
 def license_of(run: Run) -> str | None:
-    """Of the weights that training started from; those of this run are its owner's to license."""
+    """The licence of the pretrained weights; the licence of the run's own weights is up to its owner."""
     return (run.read_json("environment.json")["pretrained"] or {}).get("license")
 
 
 def model_arguments(run: Run, model: nn.Module) -> dict:
-    """What ``timm.create_model`` is given, beside the number of classes, to build the model again."""
+    """The arguments of ``timm.create_model``, besides the number of classes, that build the model again."""
     arguments = dict(run.config.model.kwargs)
     if get_pretrained_cfg_value(run.config.model.name, "fixed_input_size"):
         arguments["img_size"] = list(input_spec(model).size)
@@ -59,7 +59,7 @@ def model_arguments(run: Run, model: nn.Module) -> dict:
 
 
 def data_config(spec: InputSpec) -> dict:
-    """What the model is fed, by timm's keys."""
+    """The model's input, by timm's keys."""
     return {
         "input_size": (3, *spec.size),
         "mean": spec.mean,
@@ -71,7 +71,7 @@ def data_config(spec: InputSpec) -> dict:
 
 
 def write_onnx(model: nn.Module, class_names: list[str], path: Path) -> None:
-    """ONNX of any batch size: ``images`` float B 3 H W, normalised -> ``logits`` B K; size, mean and std in the metadata."""
+    """Write ONNX for any batch size: ``images`` float B 3 H W, normalised -> ``logits`` B K; its metadata has the input."""
     import onnx
 
     spec, talk = input_spec(model), logging.getLogger("torch.onnx")
@@ -96,7 +96,7 @@ def write_onnx(model: nn.Module, class_names: list[str], path: Path) -> None:
 
 
 def model_card(run: Run, model: nn.Module, class_names: list[str], *, checkpoint: str, files: list[str]) -> str:
-    """Markdown: what the model is, what it was trained on, how accurate it is, and how it is loaded."""
+    """Markdown on the model: what it is, what it was trained on, how accurate it is, and how to load it."""
     config, spec = run.config, input_spec(model)
     training, environment = run.read_json("train.json"), run.read_json("environment.json")
     name, source = "metrics.json" if checkpoint == "best" else f"metrics-{checkpoint}.json", environment["pretrained"]
@@ -118,7 +118,7 @@ def model_card(run: Run, model: nn.Module, class_names: list[str], *, checkpoint
         "parameters": f"{training['params'] / 1e6:.2f} M, {training['trainable_params'] / 1e6:.2f} M of them trained",
         "accuracy": accuracy,
         "data": f"{config.data.dataset}; split seed {config.data.split_seed}, validation {config.data.val_fraction:g} of "
-        "the training images where the data has no such split",
+        "the training images if the data has no such split",
         "training": f"seed {config.seed}; weights of {selected}",
         "pretrained weights": weights,
         "input": f"RGB, {size} pixels ({spec.interpolation}), mean {list(spec.mean)}, std {list(spec.std)} of [0, 1]",

@@ -1,6 +1,6 @@
 """Figures of one run: arrays in, a matplotlib `Figure` out.
 
-Fractions go in ([0, 1]), percent is drawn. Nothing here touches pyplot's global state; save with `figure.savefig(path)`.
+Arguments are fractions in [0, 1]; figures show percent. pyplot's global state is not used; save with `figure.savefig(path)`.
 Shapes: K classes, B bins.
 """
 
@@ -51,9 +51,9 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str], *, title: s
 def confusion_matrices(
     counts: Mapping[str, np.ndarray], class_names: Sequence[str], *, title: str | None = None
 ) -> Figure:
-    """The confusion matrices of several runs side by side, in one scale of colours; see `confusion_matrix`.
+    """The confusion matrices of several runs side by side, with one colour scale; see `confusion_matrix`.
 
-    Up to 20 classes the cells carry the counts and their row's percentage.
+    With up to 20 classes the cells show the counts and their percentage of the row.
 
     Args:
         counts: run to K K integers.
@@ -69,7 +69,7 @@ def confusion_matrices(
     cell, size = side / num_classes, TICK_SIZE if numbered else 7 if num_classes <= 50 else 6
     names = [shorten(name) for name in class_names]
     margin = text_width(names, size)
-    upright = margin > cell  # names wider than a column stand on end
+    upright = margin > cell  # names wider than a column are rotated
     columns = 1 if side > 6 else min(len(counts), 2)
     height = side + (margin if upright else 0.2) + (0.5 if alone else 0.8)
     figure = new_figure(columns * (side + margin + 0.6) + 0.8, height * math.ceil(len(counts) / columns), title)
@@ -110,7 +110,7 @@ def per_class_accuracy(
     """Accuracy of each class with its 95 % interval, in the order of the classes, the first on top.
 
     Args:
-        accuracy: K fractions; NaN for a class that never occurs, which gets an empty row.
+        accuracy: K fractions; NaN for a class without images, which gets an empty row.
         interval: K 2, lower and upper bound of each.
         class_names: K names.
         mean: accuracy over all images, a fraction, drawn as a line.
@@ -130,7 +130,7 @@ def per_class_accuracy(
     return figure
 
 
-MIN_IMAGES = 5  # in a bin, for its accuracy to be a point of a line
+MIN_IMAGES = 5  # in a bin, so that its accuracy is drawn as a point
 
 
 def reliability_diagram(
@@ -142,14 +142,14 @@ def reliability_diagram(
     scaled: Mapping | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Accuracy against confidence, the gap between them, and how many images each bin holds.
+    """Accuracy against confidence, the gap between them, and the number of images in each bin.
 
     Args:
         confidence, accuracy: B means over the images of each of B equally wide bins of [0, 1].
-        counts: B images in each bin. Where it is 0, the two means are ignored and may be NaN.
+        counts: B, the number of images in each bin. If it is 0, the two means are ignored and may be NaN.
         ece: expected calibration error, a fraction: the mean of |accuracy - confidence| weighted by counts.
-        scaled: the same four after temperature scaling (Guo et al. 2017), and the `temperature`; drawn as a line over the
-            bins of MIN_IMAGES or more.
+        scaled: the same four after temperature scaling (Guo et al. 2017), and the `temperature`; drawn as a line over bins
+            with MIN_IMAGES or more images.
     """
     counts = np.asarray(counts)
     filled, pitch = counts > 0, 100 / len(counts)
@@ -170,7 +170,7 @@ def reliability_diagram(
         heading += f"\nafter temperature scaling: {100 * scaled['ece']:.2f} %"
         most = max(most, _draw_scaled(top, bottom, scaled))
     top.set_title(heading, fontsize=LABEL_SIZE)
-    bottom.set_yscale("symlog", linthresh=1)  # most images sit in the last bin; a log scale with room for 0
+    bottom.set_yscale("symlog", linthresh=1)  # most images are in the last bin; a log scale that includes 0
     bottom.set(ylim=(0, max(10, 2 * most)), xlabel="confidence (%)", ylabel="images\n(log scale)")
     bottom.yaxis.set_minor_locator(NullLocator())
     bottom.yaxis.set_major_formatter("{x:,.0f}")
@@ -181,23 +181,23 @@ def reliability_diagram(
 
 
 def _draw_scaled(top: Axes, bottom: Axes, scaled: Mapping) -> int:
-    """The calibration after temperature scaling, over the bars of the one before. Returns the largest bin's count."""
+    """Draw the calibration after temperature scaling over the bars of the one before. Returns the largest bin's count."""
     counts = np.asarray(scaled["counts"])
     enough = counts >= MIN_IMAGES
     confidence, accuracy = (100 * np.asarray(scaled[name], dtype=float)[enough] for name in ("confidence", "accuracy"))
     label = f"after temperature scaling, T = {scaled['temperature']:.2f}"
-    # Over its mean confidence, a bin that is calibrated lies on the diagonal.
+    # Drawn at its mean confidence, a calibrated bin lies on the diagonal.
     top.plot(confidence, accuracy, "o-", color=BLUE, markersize=4, linewidth=1.5, clip_on=False, label=label)
     bottom.stairs(counts, np.linspace(0, 100, len(counts) + 1), color=BLUE, linewidth=1.5)
     return counts.max()
 
 
 def risk_coverage(curves: Mapping[str, np.ndarray], *, title: str | None = None) -> Figure:
-    """Share of errors among the most confident images, against how many are kept (El-Yaniv and Wiener 2010).
+    """Share of errors among the most confident images, against the share of images kept (El-Yaniv and Wiener 2010).
 
     Args:
-        curves: name to N shares: of errors among its 1, 2, ..., N most confident images. Lines start where at least 20 images
-            are kept: one error more or less would move a share of fewer by more than 5 points.
+        curves: name to N shares of errors, among its 1, 2, ..., N most confident images. Lines start at 20 images, since a
+            single error among fewer would change the share by more than 5 points.
     """
     figure = new_figure(5.6, 3.6, title)
     axes = figure.subplots()
@@ -247,7 +247,7 @@ def image_grid(
     grid = panels(figure, len(images), columns, height_ratios=heights)
     for axes, image, lines in zip(grid, images, texts, strict=True):
         show_image(axes, image)
-        axes.set_anchor("S")  # pictures of a row stand on one line
+        axes.set_anchor("S")  # aligns the lower edges of the pictures in a row
         below = dict(xycoords="axes fraction", textcoords="offset points", ha="center", va="top", fontsize=TICK_SIZE)
         offset = -3.0
         for text, color in lines:
@@ -270,7 +270,7 @@ def accuracy_against_severity(
     Args:
         curves: run to corruption to S accuracies, fractions. A corruption that a run was not tested on is left out.
         severities: S, rising, above 0.
-        clean: run to its accuracy on the images as they are, drawn at severity 0.
+        clean: run to its accuracy on the uncorrupted images, drawn at severity 0.
         intervals: run to corruption to S 2, lower and upper bounds, drawn as bands.
         clean_intervals: run to the bounds at severity 0, from which its bands then start.
     """
@@ -309,10 +309,10 @@ def embedding(
     note: str = "",
     title: str,
 ) -> Figure:
-    """Images as points, coloured by their class; those that are taken for another class are marked by a cross.
+    """Images as points, coloured by their class; wrongly predicted ones are crosses.
 
     Args:
-        places: N 2, of no unit.
+        places: positions N 2, without a unit.
         labels: int N; predicted: int N.
         note: a sentence below the points.
     """

@@ -1,7 +1,7 @@
-"""What a run says of a folder of photos: predictions.csv, a row for each file, and predictions.json.
+"""Predict a folder of photos with a run: predictions.csv, with a row for each file, and predictions.json.
 
-The table grows batch by batch, and a second call goes on where the first one ended. A file that cannot be read has its
-reason in its row, and no classes.
+The table is written batch by batch, and a second call continues where the first one ended. The row of a file that cannot
+be read has the reason and no classes.
 """
 
 import csv
@@ -28,14 +28,14 @@ from images.sources import Photos, class_numbers, photos_of
 from models import preprocessing, restore_model
 
 TOP = 5
-"""How many classes a row names, if there are as many."""
+"""How many classes a row names, if there are that many."""
 
 
 def predict_folder(run: Run, folder: Path, *, checkpoint: str, device: torch.device, output: Path | None) -> None:
-    """Predict every photo in ``folder`` and below it, and say what came out.
+    """Predict every photo in ``folder`` and its subfolders, and print a summary.
 
-    Written into ``output``, or into ``images/<folder's name>`` of the run. A photo's label is the name of the folder that it
-    lies in, where that is the name of a class.
+    The files are written into ``output``, or into ``images/<folder's name>`` of the run. A photo's label is the name of the
+    folder that contains it, if that is the name of a class.
     Raises ValueError for a folder without photos, and for an output that holds predictions of another folder.
     """
     paths = list_images(folder)
@@ -68,7 +68,7 @@ def predict_folder(run: Run, folder: Path, *, checkpoint: str, device: torch.dev
 def summary(run: Run, folder: Path, found: dict) -> list[tuple[str, object]]:
     """The rows of the table that ends the script."""
     unreadable, taken = found["unreadable"], list(found["predicted"].items())
-    more = f", and {len(taken) - 5} classes more" if len(taken) > 5 else ""
+    more = f", and {len(taken) - 5} more classes" if len(taken) > 5 else ""
     rows = [
         ("run", run.directory),
         ("photos", f"{found['num_photos']:,} in {folder}"),
@@ -85,9 +85,9 @@ def summary(run: Run, folder: Path, found: dict) -> list[tuple[str, object]]:
 
 
 def rows_done(target: Folder, about: dict) -> int:
-    """How many rows of the table are there already; a table of other weights or other files counts as none.
+    """How many rows of the table already exist; a table of other weights or other files is deleted and counts as none.
 
-    Raises ValueError for the table of another folder. A last row that a kill cut off is taken away.
+    An incomplete last row, left by a killed process, is removed. Raises ValueError for the table of another folder.
     """
     table, stated = target.path("predictions.csv"), target.path("predictions.json")
     if not stated.exists() and not table.exists():
@@ -112,7 +112,7 @@ def rows_done(target: Folder, about: dict) -> int:
 def predicted_rows(
     run: Run, model: nn.Module, source: Photos, class_names: list[str], *, first: int, device: torch.device
 ) -> Iterator[list[tuple[str, list]]]:
-    """Of each batch, from photo ``first`` on: path, and label, right or wrong, reason, and pairs of class and probability."""
+    """Yield batches of rows, from photo ``first`` on: the path, and the cells of the other columns."""
     size, precision = run.config.evaluate.batch_size, select_precision(run.config.train.amp, device)
     workers = run.config.data.num_workers
     loader = DataLoader(
@@ -180,11 +180,13 @@ def _append(table: Path, folder: Path, batches, columns: list[str], *, new: bool
                     writer.writerow(cells + [""] * (len(columns) - len(cells)))
                 file.flush()
     except OSError as error:
-        raise ValueError(f"{table} cannot be written ({error.strerror}); the same command goes on from there") from None
+        raise ValueError(
+            f"{table} cannot be written ({error.strerror}); the same command continues from there"
+        ) from None
 
 
 def summarize_rows(table: Path) -> dict:
-    """Counts over the table: photos, unreadable ones, the classes they were taken for, accuracy where labels are known."""
+    """Counts from the table: photos, unreadable files, predicted classes, and accuracy over photos with a label."""
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     judged = [row["correct"] == "yes" for row in rows if row["correct"]]
@@ -215,7 +217,7 @@ def _digest(path: Path) -> str:
 
 
 def _listing_digest(folder: Path, paths: list[str]) -> str:
-    """Of names, sizes and times of change: another listing is another table."""
+    """SHA-256 of the files' names, sizes and modification times, to notice that the folder has changed."""
     digest = hashlib.sha256()
     for path in paths:
         status = os.stat(path)

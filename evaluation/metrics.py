@@ -1,4 +1,4 @@
-"""Predictions of a model, and numbers from predictions: arrays in, numbers out. Fractions are in [0, 1].
+"""Scores computed from predictions: arrays in, numbers out. Fractions are in [0, 1].
 
 Legend: N images, K classes.
 """
@@ -14,8 +14,8 @@ from evaluation.predictions import Predictions
 def summarize(predictions: Predictions, class_names: list[str]) -> dict:
     """The scores of a classifier, by the names of ``metrics.json``.
 
-    Precision, recall and F1 are scikit-learn's; 0 where undefined. ``per_class[...]["accuracy"]`` is the share of the
-    class's images that were recognised, null for a class without images.
+    Precision, recall and F1 are scikit-learn's; 0 if undefined. ``per_class[...]["accuracy"]`` is the share of the class's
+    images that were recognised, None for a class without images.
     Raises ValueError if a logit is not finite.
     """
     from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support
@@ -57,7 +57,7 @@ def summarize(predictions: Predictions, class_names: list[str]) -> dict:
 
 
 def without_copies(predictions: Predictions) -> dict:
-    """The accuracy on images that are no exact copies of what the model has seen; null where that is not known."""
+    """The accuracy without exact copies of training or validation images; None if it is unknown which are copies."""
     keys = ("num_copies", "accuracy_without_copies", "accuracy_without_copies_ci95")
     if predictions.copies is None:
         return dict.fromkeys(keys)
@@ -67,9 +67,9 @@ def without_copies(predictions: Predictions) -> dict:
 
 
 def ranking_scores(predictions: Predictions) -> dict[str, float | None]:
-    """Area under the ROC curve and average precision of each class against the rest, the mean over classes.
+    """Area under the ROC curve and average precision of each class against the others: means over classes.
 
-    Classes that no image or every image belongs to have neither and are left out; null where all are.
+    A class that has no image or all images has neither and is left out; None if there are no other classes.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -113,9 +113,9 @@ def per_class_accuracy(predictions: Predictions, num_classes: int) -> tuple[np.n
 
 
 def most_confused(counts: np.ndarray, class_names: list[str], limit: int = 10) -> list[dict]:
-    """Pairs of classes that are taken for one another most often, from confusion counts K x K, commonest first.
+    """The most frequent confusions, from confusion counts K x K, the most frequent first.
 
-    ``count`` images of class ``true`` were taken for class ``predicted``: ``share`` of the class.
+    ``count`` images of class ``true``, the ``share`` of that class, were predicted as ``predicted``.
     """
     errors = counts * ~np.eye(len(counts), dtype=bool)
     order = np.argsort(-errors, axis=None, kind="stable")[:limit]
@@ -133,7 +133,7 @@ def most_confused(counts: np.ndarray, class_names: list[str], limit: int = 10) -
 
 
 def most_confidently_wrong(predictions: Predictions, limit: int = 20) -> np.ndarray:
-    """Positions of the wrong predictions with the largest probabilities, most confident first."""
+    """Positions of the most confident wrong predictions, the most confident first."""
     wrong = np.flatnonzero(~predictions.correct)
     confidence = predictions.probabilities.max(axis=1)[wrong]
     return wrong[np.argsort(-confidence, kind="stable")][:limit]

@@ -13,11 +13,11 @@ from evaluation.variant import Variant
 
 CAPTIONS = {
     "per_class_accuracy": "Accuracy of each class with its 95 % interval (Wilson); the line is the accuracy over all images.",
-    "confusion_matrix": "How often a true class (row) is taken for another (column): images, and share of the true class.",
+    "confusion_matrix": "How often a true class (row) is predicted as another (column): images, and share of the true class.",
     "reliability": "Accuracy against confidence in 15 bins of equal width, and how many images each bin holds.",
-    "risk_coverage": "Errors among the images that it is surest of, as fewer are kept: they fall if confidence helps.",
+    "risk_coverage": "Errors among the most confident images: they fall with fewer images kept if confidence is useful.",
     "corruptions": "Accuracy under corruptions of growing severity, with 95 % intervals; 0 is the clean image.",
-    "mistakes": "The errors with the highest confidence: true class, what it was taken for, and with which probability.",
+    "mistakes": "The errors with the highest confidence: true class, predicted class, and its probability.",
     "embedding": "Features before the classifier, drawn by t-SNE; distances between groups mean little.",
 }
 
@@ -37,7 +37,7 @@ def save_page(run: Run, suffix: str, result: dict, summary: Sequence[tuple[str, 
 
 
 def compose(run: Run, suffix: str, result: dict, summary: Sequence[tuple[str, object]]) -> list[Section]:
-    """Section by section, without what there is no figure or number of."""
+    """The sections of the page, without empty ones."""
 
     def figure(kind: str) -> dict[str, str]:
         name = f"figures/{kind}{suffix}.png"
@@ -54,10 +54,10 @@ def compose(run: Run, suffix: str, result: dict, summary: Sequence[tuple[str, ob
         Section("", text=text, figures=figure("per_class_accuracy")),
         Section("In numbers", table=[{"what": name, "value": str(value)} for name, value in summary]),
         Section("How good is it in each class?", table=classification_rows(result)),
-        Section("What is taken for what?", table=confused_rows(result), figures=figure("confusion_matrix")),
-        Section("What is its confidence worth?", figures=figure("reliability") | figure("risk_coverage")),
-        Section("Which errors is it surest of?", figures=figure("mistakes")),
-        Section("How does it bear corrupted images?", figures=figure("corruptions")),
+        Section("Which classes are confused?", table=confused_rows(result), figures=figure("confusion_matrix")),
+        Section("How reliable is its confidence?", figures=figure("reliability") | figure("risk_coverage")),
+        Section("Which errors are the most confident?", figures=figure("mistakes")),
+        Section("How accurate is it on corrupted images?", figures=figure("corruptions")),
         Section("What do its features look like?", figures=figure("embedding")),
         explained.section(
             "What does it look at?", [explained.overlays_of(run, run.config.name, result["checkpoint_sha256"])]
@@ -70,7 +70,7 @@ def compose(run: Run, suffix: str, result: dict, summary: Sequence[tuple[str, ob
 
 
 def _is_current(run: Run, kind: str, suffix: str, result: Mapping) -> bool:
-    """Whether a figure that another call of the script may have left is of the same weights and images."""
+    """Whether a figure, which another call of the script may have written, is of the same weights and images."""
     if kind == "mistakes":
         return result["accuracy"] < 1
     if kind not in ("corruptions", "embedding"):
@@ -95,10 +95,10 @@ def _lead(run: Run, result: Mapping) -> str:
 
 def _notes(result: Mapping) -> list[str]:
     return [
-        f"The images are known by a hash of their pixels and labels: {result['fingerprint'][:12]}.",
-        "95 % intervals of shares: Wilson. They say how far the share may lie off on other such images, not with other seeds.",
-        "Recall of a class is the share of its images that are recognised; precision the share of what is taken for the class "
-        "that belongs to it; F1 their harmonic mean.",
+        f"The images are identified by a hash of their pixels and labels: {result['fingerprint'][:12]}.",
+        "95 % intervals of shares: Wilson. They show how much the share may vary with other such images, not with other seeds.",
+        "Recall of a class is the share of its images that are recognised; precision is the share of the images predicted as "
+        "the class that belong to it; F1 is their harmonic mean.",
         "Calibration error: mean gap between confidence and accuracy, in 15 bins of equal width.",
         f"GMACs: multiply-accumulates of one image ({result['gmacs_convention']}); GFLOPs are twice that.",
         f"Milliseconds: median at batch 1, on {result['device']}, {result['precision']}, {result['threads']} CPU threads, "

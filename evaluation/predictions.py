@@ -1,4 +1,4 @@
-"""What a model says of a split: logits, labels, and what follows from them at once."""
+"""Predictions of a model for a split: logits and labels, with classes, probabilities, accuracy and loss."""
 
 import contextlib
 import math
@@ -22,16 +22,14 @@ from models import input_spec, preprocessing
 FORMS = {"logits": ("f", "NK"), "labels": ("iu", "N"), "class_names": ("U", "K"), "copies": ("b", "N")}
 """The arrays of ``predictions*.npz``; older files have no copies."""
 ORIGIN = ("checkpoint_sha256", "fingerprint")
-"""What results are of, whenever they were written: the weights' file, and the images."""
+"""What identifies the origin of results: the SHA-256 of the weights' file, and the fingerprint of the images."""
 
 
 @dataclass(frozen=True)
 class Predictions:
     logits: np.ndarray  # float32 N K
     labels: np.ndarray  # int64 N
-    copies: np.ndarray | None = (
-        None  # bool N: which images also stand in a split that the model has seen; None: unknown
-    )
+    copies: np.ndarray | None = None  # bool N: which images are copies of training or validation images; None: unknown
 
     @property
     def correct(self) -> np.ndarray:
@@ -40,7 +38,7 @@ class Predictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """N K."""
+        """float64 N K."""
         return softmax(self.logits.astype(np.float64), axis=1)
 
     @property
@@ -68,9 +66,9 @@ def predict(
     """Logits and labels of each batch.
 
     Args:
-        model: maps images as the batches hold them to logits B K; in evaluation mode already.
+        model: images of the batches -> logits B K; must be in evaluation mode.
         batches: (images, int64 labels B) on the model's device.
-        context: makes the context of each forward pass, such as autocast.
+        context: creates the context of each forward pass, such as autocast.
     """
     results = []
     with torch.inference_mode():
@@ -82,7 +80,7 @@ def predict(
 
 
 class FlipAverage(nn.Module):
-    """A classifier that averages its probabilities over an image and its mirror image; returns their logarithm."""
+    """A classifier that averages its probabilities over an image and its mirror image; its output is their logarithm."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -99,8 +97,8 @@ def predict_split(
 ) -> Predictions:
     """Logits and labels of every image of ``split``, in its order; the model is left in evaluation mode.
 
-    Under torchrun each rank predicts every K-th batch, and all of them get the whole: the batches, and so the numbers,
-    are those of one process.
+    Under torchrun with R ranks, each rank predicts every R-th batch and gets the results of all. The batches are those of a
+    single process, and so are the numbers. Raises ValueError for an empty split or an unreadable photo.
     """
     preprocess, plan = preprocessing(model), split.plan(batch_size)
     loaded = _load_mine(split, plan, device)
@@ -148,18 +146,18 @@ def _load_mine(
     """Positions, images and labels of this rank's batches."""
     mine = plan[distributed.rank() :: distributed.world_size()]
     bar = tqdm(split.load(mine, device), f"predicting {split.name}", total=len(mine), leave=False, unit=" batches")
-    for selection, (images, labels) in zip(mine, bar):
-        yield selection.indices, images, labels
+    for batch, (images, labels) in zip(mine, bar):
+        yield batch.indices, images, labels
 
 
 def _gather_in_order(parts: list, count: int) -> list:
-    """What each rank found of its batches -> what was found of all ``count`` batches, in their order."""
+    """Each rank's results for its batches -> the results for all ``count`` batches, in their order."""
     ranks = distributed.gather(parts)
     return [ranks[i % len(ranks)][i // len(ranks)] for i in range(count)]
 
 
 def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
-    """What the model said, and the class names. Raises ValueError if the file is missing or damaged."""
+    """The predictions in a file of the run, and the class names. Raises ValueError if it is missing or damaged."""
     arrays = run.load_arrays(name, FORMS, optional=("copies",))
     logits, labels, names = arrays["logits"], arrays["labels"], arrays["class_names"].tolist()
     if labels.min() < 0 or labels.max() >= len(names):
@@ -168,7 +166,7 @@ def load_predictions(run: Run, name: str) -> tuple[Predictions, list[str]]:
 
 
 def save_predictions(run: Run, name: str, predictions: Predictions, about: Mapping[str, object]) -> Path:
-    """Write what the model said, with ``about`` beside it."""
+    """Write predictions, and the arrays of ``about``, into a file of the run."""
     arrays = {"logits": predictions.logits, "labels": predictions.labels, **about}
     if predictions.copies is not None:
         arrays["copies"] = predictions.copies
@@ -176,7 +174,7 @@ def save_predictions(run: Run, name: str, predictions: Predictions, about: Mappi
 
 
 def origin_of_predictions(run: Run, name: str) -> dict[str, str | None]:
-    """Of which weights and images a file of predictions is; None where it is older than such notes."""
+    """The weights and images of a file of predictions, by the names of ORIGIN; None for files of older versions."""
     with contextlib.suppress(ValueError):
         return {key: value.item() for key, value in run.load_arrays(name, dict.fromkeys(ORIGIN, ("U", ""))).items()}
     return dict.fromkeys(ORIGIN)

@@ -1,4 +1,4 @@
-"""What the evaluation of one run writes and says."""
+"""The results of evaluating one run: metrics.json, the text report, figures, the page, and the printed table."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from evaluation import calibration, confidence, figures, metrics, page
 from evaluation.predictions import Predictions
 from evaluation.variant import Variant
 
-# What metrics.json says that predictions alone do not tell.
+# Values in metrics.json that cannot be computed from predictions alone.
 MEASURED_KEYS = (
     *(
         "params",
@@ -41,7 +41,13 @@ def finish(
     facts: dict,
     written: list[Path],
 ) -> None:
-    """Write what follows from predictions, and say it; ``facts`` are those that do not, and come last in the file."""
+    """Compute all scores from predictions, write them, and print a summary.
+
+    Args:
+        held_out: predictions for the validation images, to fit the temperature and the conformal threshold; None if none.
+        facts: values that do not follow from predictions (MEASURED_KEYS); they come last in the file.
+        written: files that are already written, to be listed.
+    """
     suffix = variant.suffix
     result = {
         **asdict(variant),
@@ -67,9 +73,9 @@ def finish(
 
 
 def scale_temperature(predictions: Predictions, held_out: Predictions | None) -> dict | None:
-    """Calibration after temperature scaling, fitted on the validation images; null where there are none.
+    """Calibration after temperature scaling, fitted on the validation images; None without validation images.
 
-    Where no temperature is the best, ``temperature`` is null and ``reason`` says why.
+    If no temperature is best, ``temperature`` is None and ``reason`` says why.
     """
     if held_out is None:
         return None
@@ -110,7 +116,7 @@ def draw(run: Run, predictions: Predictions, result: dict, class_names: list[str
 def mistakes_figure(
     split: Split, predictions: Predictions, wrong: np.ndarray, class_names: list[str], title: str
 ) -> Figure:
-    """The most confidently wrong images: what they are, what they were taken for, how surely."""
+    """The most confidently wrong images, with true class, predicted class and its probability."""
     confidence = predictions.probabilities.max(axis=1)
     captions = [
         f"{class_names[predictions.labels[i]]}, taken for {class_names[predictions.predicted[i]]} ({confidence[i]:.1%})"
@@ -142,7 +148,7 @@ def text_report(run: Run, predictions: Predictions, result: dict, class_names: l
 
 
 def without_copies(result: Mapping) -> list[tuple[str, str]]:
-    """The accuracy without images that the model has seen, where there are any."""
+    """A row with the accuracy without copies of training or validation images, if there are any."""
     count, accuracy = result["num_copies"], result["accuracy_without_copies"]
     if not count:
         return []
@@ -164,7 +170,7 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
     sure = ", ".join(f"{risks[coverage]:.2%} of {float(coverage):.0%}" for coverage in ("0.5", "0.8", "0.9"))
     kept = f"{result['checkpoint']}.pt" + (", averaged with the mirrored image" if result["tta"] else "")
     changed = result.get("images_since_training") == "changed"
-    said = ", others than when the run was trained" if changed else ""
+    said = ", different from those when the run was trained" if changed else ""
     empty, classes = unseen_classes(result), len(result["per_class"])
     unseen = f"  ({empty:,} of {classes:,} classes have no images, and count as 0)" if empty else ""
     return [
@@ -174,7 +180,7 @@ def summary(run: Run, result: dict) -> list[tuple[str, object]]:
         *without_copies(result),
         ("macro F1", f"{result['macro_f1']:.2%}{unseen}"),
         ("calibration error", calibration),
-        ("errors among the surest", sure),
+        ("errors, most confident", sure),
         ("parameters", f"{result['params'] / 1e6:.2f} M, {result['trainable_params'] / 1e6:.2f} M trained"),
         ("forward pass", f"{result['gmacs']:.4g} GMACs, {latency:.2f} ms at batch 1 on {result['device']}"),
     ]

@@ -1,4 +1,4 @@
-"""Evaluate one run: what its model says of a split, what it costs, how it bears corruptions."""
+"""Evaluate one run: its predictions for a split, its cost, and its accuracy on corrupted images."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,9 +34,9 @@ from models import apply_tuning, input_spec, restore_model
 
 
 def reason_to_evaluate(run: Run, variant: Variant, *, corruptions: bool = False, embedding: bool = False) -> str | None:
-    """Why a run must be evaluated (again) before it is compared; None: what is there will do.
+    """Why a run must be evaluated (again) before it is compared; None if its results are complete and up to date.
 
-    Raises ValueError where the images that it was trained on are not there any more.
+    Raises ValueError if the images that it was trained on are missing or have changed.
     """
     suffix, weights = variant.suffix, variant.weights
     files = [run.path(f"metrics{suffix}.json"), run.path(f"predictions{suffix}.npz")]
@@ -63,12 +63,12 @@ def reason_to_evaluate(run: Run, variant: Variant, *, corruptions: bool = False,
     if (stored["split"], stored["checkpoint"]) != (variant.split, variant.checkpoint):
         return f"{files[0].name} is of {stored['checkpoint']}.pt and the {stored['split']} split"
     if images_of(run, variant).fingerprint() != stored["fingerprint"]:
-        return f"the {variant.split} images are others than when it was evaluated"
+        return f"the {variant.split} images differ from those when it was evaluated"
     return None
 
 
 def images_of(run: Run, variant: Variant) -> Split:
-    """The images that a run is evaluated on; what it was trained on is checked where its weights are there to tell."""
+    """The images that a run is evaluated on; if its weights exist, its training images are checked as well."""
     data = run.config.data
     if run.path(variant.weights).is_file():
         return load_data_of(run.config, run.load_checkpoint(variant.weights)).split(variant.split)
@@ -78,7 +78,10 @@ def images_of(run: Run, variant: Variant) -> Split:
 def evaluate(
     run: Run, variant: Variant, device: torch.device, *, corruptions: bool = False, embedding: bool = False
 ) -> None:
-    """Evaluate one run and write what was found into it."""
+    """Evaluate one run on a variant's split and write the results into the run; see `Variant`.
+
+    Raises ValueError if its data or weights are missing or changed, or if a logit is not finite.
+    """
     checkpoint = run.load_checkpoint(variant.weights)
     dataset = load_data_of(run.config, checkpoint)
     split = dataset.split(variant.split)
@@ -129,7 +132,7 @@ def evaluate(
 
 
 def since_training(split: Split, checkpoint: Mapping) -> str:
-    """Whether a split holds the images that stood there when the run was trained: unchanged, changed or unknown."""
+    """Whether the images of a split are those when the run was trained: unchanged, changed or unknown."""
     expected = checkpoint.get("images", {}).get(split.name)
     if expected is None or not expected.endswith(BY_PIXELS):
         return "unknown"
@@ -137,7 +140,7 @@ def since_training(split: Split, checkpoint: Mapping) -> str:
 
 
 def corrupt(model: nn.Module, split: Split, **how) -> tuple[np.ndarray, Benchmark]:
-    """Which images are recognised, clean and under every corruption (bool V N), and by whose constants."""
+    """Which images are recognised, clean and with every corruption (bool V N), and the benchmark used."""
     benchmark = benchmark_of(split)
     return predict_versions(model, split.at_side(benchmark.side), versions_of(benchmark), **how), benchmark
 
@@ -163,7 +166,7 @@ def save_corrupted(run: Run, variant: Variant, hits: np.ndarray, benchmark: Benc
 def measure(
     model: nn.Module, predictor: nn.Module, run: Run, split: Split, device: torch.device, precision: str
 ) -> dict:
-    """What the model is and takes, by the names of ``metrics.json``; ``predictor`` is what is timed."""
+    """Size, cost and input of a model, by the names of ``metrics.json``; the ``predictor`` is timed."""
     spec = input_spec(model)
     apply_tuning(model, run.config.model.tune)  # for the count of trainable parameters
     params, trainable = count_parameters(model)
@@ -175,13 +178,16 @@ def measure(
         device=device,
         context=lambda: autocast(device, precision),
     )
-    fed = {"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
-    fed |= {"interpolation": spec.interpolation, "corpus": spec.corpus}
-    return {"params": params, "trainable_params": trainable, **cost, "precision": precision, **fed}
+    about = {"image_size": list(spec.size), "mean": list(spec.mean), "std": list(spec.std)}
+    about |= {"interpolation": spec.interpolation, "corpus": spec.corpus}
+    return {"params": params, "trainable_params": trainable, **cost, "precision": precision, **about}
 
 
 def recompute(run: Run, variant: Variant) -> None:
-    """Every score anew from ``predictions.npz``; what only the model can tell stays as it was measured."""
+    """Compute every score again from ``predictions.npz``; values that need the model stay as they were measured.
+
+    Raises ValueError if ``predictions.npz`` and ``metrics.json`` are of different weights or images.
+    """
     suffix = variant.suffix
     before = run.read_json(f"metrics{suffix}.json")
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")

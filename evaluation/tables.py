@@ -1,4 +1,4 @@
-"""Scores of one run -> rows of readable cells."""
+"""Tables of one run's scores: rows of readable cells."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +63,7 @@ def classification_rows(metrics: Mapping) -> list[dict[str, str]]:
 
 
 def confused_rows(metrics: Mapping) -> list[dict[str, str]]:
-    """The classes that are taken for one another most often."""
+    """The most frequent confusions of classes."""
     return [
         {
             "true class": pair["true"],
@@ -95,7 +95,7 @@ def mistake_rows(predictions: Predictions, split: Split, class_names: Sequence[s
 
 
 def data_name(config: Config) -> str:
-    """What the data set of a run is called."""
+    """The name of a run's dataset; for a folder of images, the folder's name."""
     return config.data.dataset if config.data.dataset != "imagefolder" else Path(config.data.root).name
 
 

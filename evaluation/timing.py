@@ -1,4 +1,4 @@
-"""Several runs timed in turn, so that what slows a machine down for a while slows all of them down."""
+"""Time several runs in turn, so that a slow phase of the machine affects all of them alike."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ ROUNDS = 5
 
 
 def time_in_turn(runs: Sequence[Run], suffix: str, device: torch.device) -> None:
-    """Measure the latency of evaluated runs anew, in rounds of one after the other, and write it into their metrics.
+    """Measure the latency of evaluated runs again, in rounds in which each has its turn, and write it into their metrics.
 
-    Each run keeps the batch sizes, the precision and the time that its own measurement had. Runs of one network, such as
-    seeds, share a measurement: weights do not change it. Nothing is done if they were timed together before, if one was
-    measured on another device, or if its weights are gone.
+    Each run keeps the batch sizes, the precision and the duration of its own measurement. Runs with the same network, such
+    as seeds, share a measurement, since weights do not change it. Nothing is done if the runs were timed together before,
+    if one was measured on another device, or if the weights of one are missing.
     """
     metrics = [run.read_json(f"metrics{suffix}.json") for run in runs]
     names = sorted(str(run.config.name) for run in runs)
@@ -47,14 +47,14 @@ def time_in_turn(runs: Sequence[Run], suffix: str, device: torch.device) -> None
 
 
 def _network(run: Run, metrics: dict) -> str:
-    """What the time of a forward pass depends on: equal for runs that differ in their weights alone."""
+    """A key of everything that the time of a forward pass depends on; equal for runs that differ only in their weights."""
     config = run.config
     about = (config.model.name, config.model.kwargs, config.data.image_size, config.evaluate.latency_seconds)
     return json.dumps((*about, metrics["precision"], metrics["tta"], list(metrics["latency_ms"])), sort_keys=True)
 
 
 def _passes(run: Run, metrics: dict, device: torch.device) -> dict[str, Callable[[], list[float]]]:
-    """For each batch size: what times one round of forward passes of a run that is warm. In milliseconds."""
+    """Warm a run up -> for each batch size a function that times one round of forward passes, in milliseconds."""
     model = restore_model(run.config, run.load_checkpoint(f"{metrics['checkpoint']}.pt")).to(device).eval()
     size, seconds = input_spec(model).size, run.config.evaluate.latency_seconds
     model = FlipAverage(model).eval() if metrics["tta"] else model
@@ -68,6 +68,6 @@ def _passes(run: Run, metrics: dict, device: torch.device) -> dict[str, Callable
 
 
 def _round(*args, seconds: float, **kwargs) -> list[float]:
-    """Times of one round, without its first pass, which meets the caches of another model, unless one fills the round."""
+    """Times of one round, without the first pass, since the caches hold another model's data; unless it is the only one."""
     times = time_passes(*args, **kwargs, seconds=seconds, at_least=1)
     return times if len(times) == 1 else times[1:]

@@ -1,4 +1,4 @@
-"""Which evaluation of a run is meant; the files of all but the usual one carry it in their names."""
+"""Which evaluation of a run is meant: split, checkpoint and test-time augmentation; file names contain unusual values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ class Variant:
 
     @classmethod
     def of(cls, values: Mapping) -> "Variant":
-        """From what metrics.json holds, or from the arguments of a script."""
+        """The variant of the values in metrics.json."""
         return cls(values["split"], values["checkpoint"], values["tta"])
 
     def on(self, split: str) -> "Variant":
@@ -22,17 +22,17 @@ class Variant:
 
     @property
     def weights(self) -> str:
-        """Name of the file of the checkpoint."""
+        """File name of the checkpoint."""
         return f"{self.checkpoint}.pt"
 
     @property
     def suffix(self) -> str:
-        """What file names carry: nothing for the best checkpoint on the test split."""
+        """The end of file names: empty for the best checkpoint on the test split, else such as ``-val-flip``."""
         usual = {"test": "", "best": "", None: ""}
         return "".join(usual.get(value, f"-{value}") for value in (self.split, self.tta, self.checkpoint))
 
     @property
     def words(self) -> str:
-        """For titles: the split, and what is not usual."""
+        """Words for titles: the split, and values that are not the default."""
         parts = [f"{self.split} split"] + ([self.weights] if self.checkpoint != "best" else [])
         return ", ".join(parts + (["averaged with the mirrored image"] if self.tta else []))

@@ -1,1 +1,1 @@
-"""Where images come from, and what is done to them."""
+"""Datasets, image files, augmentation and preprocessing."""

@@ -1,7 +1,7 @@
 """Augmentation and preprocessing of whole batches, on the device.
 
-Augmentations are functions uint8 B 3 H W -> uint8 B 3 H W with one set of parameters per image; what is drawn comes from an
-explicit generator on the CPU, so that a run repeats on any device, and drawing never waits for the GPU.
+Augmentations are functions uint8 B 3 H W -> uint8 B 3 H W with one set of parameters per image. Random numbers come from an
+explicit generator on the CPU, so that a run repeats on any device and does not wait for the GPU.
 
 Legend: B images in a batch, H W height and width in pixels; images are RGB, channels first.
 """
@@ -22,7 +22,7 @@ from images import color
 
 
 def crop_at(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
-    """Zero-pad every side by ``padding`` pixels and cut H x W at each image's ``offsets`` (B 2: top, left)."""
+    """Zero-pad every side by ``padding`` pixels and crop H x W at each image's ``offsets`` (B 2: top, left)."""
     height, width = images.shape[-2:]
     windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # B 3 2p+1 2p+1 H W, a view
     return windows[torch.arange(len(images), device=images.device), :, offsets[:, 0], offsets[:, 1]]
@@ -36,7 +36,7 @@ def flip_where(images: Tensor, flipped: Tensor, *, side: int = -1) -> Tensor:
 def affine(images: Tensor, degrees: Tensor, shifts: Tensor, *, fill: int = 0) -> Tensor:
     """Rotate each image clockwise about its centre by ``degrees`` (B), then move it by ``shifts`` (B 2: right, down, pixels).
 
-    Bilinear, grey level ``fill`` outside: torchvision's ``affine`` for a batch with one set of parameters per image.
+    Bilinear, with grey level ``fill`` outside the image: torchvision's ``affine``, with parameters for each image of a batch.
     """
     radians = torch.deg2rad(degrees)
     cos, sin = radians.cos(), radians.sin()
@@ -53,12 +53,13 @@ def random_crops(
     aspect: tuple[int, int] | tuple[Tensor, Tensor],
     generator: torch.Generator,
 ) -> Tensor:
-    """Boxes of a random resized crop, B 4: top, left, height, width, as fractions of an image shaped like ``aspect``.
+    """Boxes of a random resized crop, B 4: top, left, height, width, as fractions of the image.
 
-    ``aspect`` is height and width, of all images or (B each) of every one.
+    The area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``, as in torchvision's RandomResizedCrop; a
+    side that would exceed the image is shortened to it instead of drawn again.
 
-    Area uniform in ``scale``, aspect ratio log-uniform in ``ratio``, as torchvision's RandomResizedCrop draws them; a side
-    that would exceed the image is cut to it instead of drawn again.
+    Args:
+        aspect: height and width of the images: two numbers for all, or two tensors (B) for each.
     """
     area, shape, down, right = torch.rand(4, count, generator=generator)
     area = scale[0] + (scale[1] - scale[0]) * area
@@ -75,16 +76,18 @@ def _warp(
     padding_mode: str = "zeros",
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Sample, bilinearly, where two ``rows`` of three B-vectors (output -> input, in pixels from the centre) point.
+    """Sample images bilinearly at affine positions.
 
-    With another ``size`` (H, W) of the output, its pixels are so many steps across the same area.
+    Args:
+        rows: the two rows of each image's 2x3 matrix (output -> input, in pixels from the centre), as vectors (B).
+        size: height and width of the output, which covers the same area; None: those of the images.
     """
     height, width = images.shape[-2:]
     matrices = torch.stack([torch.stack(row, -1) for row in rows], 1)  # B 2 3
     side = matrices.new_tensor([width, height, 2.0])  # pixels from the centre -> [-1, 1]
     theta = (matrices * side / side[:2, None]).to(images.device, non_blocking=True)
     grid = F.affine_grid(theta, [*images.shape[:2], *(size or (height, width))], align_corners=False)
-    levels = images.float() - fill  # what lies outside is sampled as 0
+    levels = images.float() - fill  # outside the image, samples are 0
     warped = F.grid_sample(levels, grid, mode="bilinear", padding_mode=padding_mode, align_corners=False) + fill
     return warped.round_().to(torch.uint8)
 
@@ -92,10 +95,11 @@ def _warp(
 # ---------------------------------------------------------------- RandAugment (Cubuk et al. 2020)
 
 
-# Each kind takes images, the numbers of their operations in its table, levels in [0, 1] and signs of -1 or 1 (B, on the CPU),
-# and changes all images in one go: many small kernels would keep a GPU waiting. Ranges are timm's "increasing" ones.
+# Each function below takes images, the index of each one's operation in its tuple of names, levels in [0, 1] and signs of -1
+# or 1 (B, on the CPU). It changes all images at once, since many small kernels would slow a GPU down. Ranges are timm's
+# "increasing" ones.
 
-GREY = 128  # what timm fills with where an image was moved away
+GREY = 128  # timm's fill colour for places outside the moved image
 
 
 def _move(images: Tensor, which: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
@@ -159,7 +163,7 @@ def rand_augment(images: Tensor, policy: str, generator: torch.Generator) -> Ten
 
 
 def apply_operations(images: Tensor, chosen: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
-    """To each image the operation of its number in RAND_AUGMENT (``chosen``, int64 B, on the CPU)."""
+    """Apply to each image the operation with its index in RAND_AUGMENT (``chosen``, int64 B, on the CPU)."""
     result, first = images.clone(), 0
     for names, operation in KINDS.items():
         where = ((chosen >= first) & (chosen < first + len(names))).nonzero()[:, 0]
@@ -181,7 +185,7 @@ def parse_policy(policy: str) -> tuple[float, int, float]:
 
 
 class Augment(nn.Module):
-    """Random changes to training images, those of colours last, in timm's order; each off where its key is 0 or null."""
+    """Random changes to training images in timm's order, colours last; each is off where its config key is 0 or null."""
 
     def __init__(self, cfg: AugmentConfig):
         super().__init__()

@@ -1,6 +1,6 @@
-"""Images that stand in two places: exact copies by their digests, near ones by how alike they look.
+"""Images that occur twice: exact copies, found by their digests, and near copies, found by the correlation of thumbnails.
 
-Legend: N images that are looked for among M others; T = 32, the side of a thumbnail in pixels.
+Legend: N images that are searched among M others; T = 32, the side of a thumbnail in pixels.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 SIDE = 32
-"""Of the thumbnails that are compared."""
+"""Side in pixels of the thumbnails that are compared."""
 THRESHOLD = 0.96
 """Correlation from which two images count as near copies: chosen by looking at pairs of CIFAR-10 (docs/data.md)."""
-CANDIDATES, CANDIDATE = 4, 0.5  # the most alike at 8x8 pixels, and how alike they must be, to be looked at closely
-SHIFT = 3  # pixels of a thumbnail by which one may be moved against the other
+CANDIDATES, CANDIDATE = (
+    4,
+    0.5,
+)  # how many pairs per image, and with which correlation at 8x8 pixels, are examined closely
+SHIFT = 3  # largest shift between two thumbnails, in pixels
 
 
 @dataclass(frozen=True)
 class NearCopies:
-    """Of P images the one among the others that is most like it, the most alike first."""
+    """P pairs of an image and the other image most similar to it, the most similar pair first."""
 
     images: np.ndarray  # int64 P, positions in the N
     others: np.ndarray  # int64 P, positions in the M
@@ -30,7 +33,7 @@ class NearCopies:
 
 
 def copies_of(digests: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """For each digest (uint8 N 16) the first position ``among`` others (uint8 M 16) where it stands too, or -1: int64 N."""
+    """The first position of each digest (uint8 N 16) ``among`` others (uint8 M 16), or -1: int64 N."""
     if not len(among):
         return np.full(len(digests), -1)
     known, first = np.unique(_as_bytes(among), return_index=True)
@@ -40,17 +43,18 @@ def copies_of(digests: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """uint8 B 3 H W -> uint8 B 3 T T, whatever the shape: means over areas."""
+    """uint8 B 3 H W of any shape -> uint8 B 3 T T, averaged over areas."""
     if images.shape[-2:] == (SIDE, SIDE):
         return images
     return F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True).round().to(torch.uint8)
 
 
 def near_copies(images: Tensor, among: Tensor, *, threshold: float = THRESHOLD) -> NearCopies:
-    """Images that look like one of the others, upright or mirrored, re-encoded, resized or moved by a little.
+    """Images that look like one of the others, even if mirrored, re-encoded, resized or shifted a little.
 
-    First the four most alike at 8x8 pixels, by the correlation of their mean-free RGB values; then these at full size,
-    blurred over 3x3 pixels so that encodings do not count, at the best of all shifts by up to three pixels.
+    First the four most similar at 8x8 pixels are found, by the correlation of their mean-free RGB values. Then these are
+    compared at full size, blurred over 3x3 pixels to hide compression artefacts, at the best of all shifts by up to three
+    pixels.
 
     Args:
         images, among: thumbnails, uint8 N 3 T T and M 3 T T.
@@ -73,7 +77,7 @@ def near_copies(images: Tensor, among: Tensor, *, threshold: float = THRESHOLD) 
             correlation = _aligned(_smooth(seen[rows]), _smooth(among[found]))
             order = correlation.argsort()
             order = order[correlation[order] > torch.from_numpy(best)[start + rows[order]]]
-            of = (start + rows[order]).numpy()  # of an image's candidates the best comes last, and stays
+            of = (start + rows[order]).numpy()  # sorted, so that the best candidate of an image is written last
             best[of], other[of], mirrored[of] = correlation[order], found[order], flipped
     order = np.argsort(-best, kind="stable")
     chosen = order[best[order] >= threshold]
@@ -81,7 +85,7 @@ def near_copies(images: Tensor, among: Tensor, *, threshold: float = THRESHOLD) 
 
 
 def _coarse(images: Tensor) -> Tensor:
-    """uint8 B 3 T T -> mean-free 8x8 pixels of length 1, float32 B 192."""
+    """uint8 B 3 T T -> 8x8 pixels, mean-free and scaled to length 1, float32 B 192."""
     return _unit(F.adaptive_avg_pool2d(images.float(), 8))
 
 
@@ -91,7 +95,7 @@ def _smooth(images: Tensor) -> Tensor:
 
 
 def _aligned(images: Tensor, others: Tensor) -> Tensor:
-    """Correlation of the middle of each image with the other's pixels behind it, at the best of all shifts: B."""
+    """Correlation of each image's centre with the same-sized part of the other, at the best of all shifts: float B."""
     shifts, inner = 2 * SHIFT + 1, SIDE - 2 * SHIFT
     others = others - others.mean((2, 3), keepdim=True)
     middle = images[:, :, SHIFT : SHIFT + inner, SHIFT : SHIFT + inner]
@@ -107,7 +111,7 @@ def _aligned(images: Tensor, others: Tensor) -> Tensor:
 def _windows(values: Tensor, side: int) -> Tensor:
     """Sums over all windows of ``side`` x ``side`` pixels: ... S S -> ... S-side+1 S-side+1.
 
-    A product with ones and zeros from both sides: `avg_pool2d` adds up each window anew, at many times the cost.
+    Matrix products with ones and zeros; `avg_pool2d` would add up each window anew, which costs many times as much.
     """
     within = torch.arange(values.shape[-1]) - torch.arange(values.shape[-1] - side + 1)[:, None]
     ones = ((within >= 0) & (within < side)).float()
@@ -115,7 +119,10 @@ def _windows(values: Tensor, side: int) -> Tensor:
 
 
 def _unit(values: Tensor) -> Tensor:
-    """Mean-free in each colour and of length 1, flattened: a tint is no likeness, and nothing is like a blank image."""
+    """Flattened, mean-free in each colour and of length 1: a common tint does not count as similarity.
+
+    A blank image becomes 0, so that it is similar to nothing.
+    """
     free = (values - values.mean((2, 3), keepdim=True)).flatten(1)
     return free / free.norm(dim=1, keepdim=True).clamp_min(1e-3)
 

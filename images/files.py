@@ -1,4 +1,4 @@
-"""Image files: which there are in folders of classes, and how one is decoded."""
+"""Image files: listing them in folders of classes, and decoding one."""
 
 import os
 import stat
@@ -14,14 +14,14 @@ from PIL import ExifTags, Image, ImageOps
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 IMAGE_SUFFIXES = frozenset([*PHOTO_SUFFIXES, ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".avif"])
-"""Of what is read; other files in a class folder are left out, and named. Hidden files are neither."""
+"""Suffixes of files that are read. Other files in a class folder are left out and reported; hidden files are ignored."""
 
-# Up to twice PIL's limit of 89 million pixels an image is large, not an attack: it is read. Beyond, PIL raises.
+# An image of up to twice PIL's limit of 89 million pixels is read without a warning; for a larger one PIL raises an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PathList(Sequence[str]):
-    """Paths in one block of memory: a third of what strings take, and shared by workers, whose strings would be copied."""
+    """Paths in one block of memory: a third of the size of strings, and shared with workers, which would copy strings."""
 
     def __init__(self, paths: Iterable[str] = ()):
         self._bytes, self._ends = bytearray(), array("q")
@@ -38,7 +38,7 @@ class PathList(Sequence[str]):
     def __getitem__(self, i: int | slice) -> str | list[str]:
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
-        i = range(len(self))[i]  # counts negative ones from the end
+        i = range(len(self))[i]  # negative indices count from the end
         return os.fsdecode(bytes(self._bytes[self._ends[i - 1] if i else 0 : self._ends[i]]))
 
     def __eq__(self, other: object) -> bool:
@@ -53,13 +53,13 @@ class ClassFolder:
     paths: PathList
     labels: list[int]
     left_out: list[str]
-    """Files that are not read as images, and links to folders that would be listed twice."""
+    """Files that are not read as images, and links to folders that were already listed."""
 
 
 def list_classes(root: str | Path) -> ClassFolder:
-    """Images at any depth below the folders of ``root``, by class, then in the order of their paths.
+    """Images at any depth below the folders in ``root``, sorted by class, then by path.
 
-    Raises ValueError where there is no folder, or one without images.
+    Raises ValueError if ``root`` has no folders, or one of them has no images.
     """
     root = os.fspath(root)
     class_names = sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
@@ -78,7 +78,7 @@ def list_classes(root: str | Path) -> ClassFolder:
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Images at any depth below a folder, in the order of their paths. Raises ValueError if there are none."""
+    """Images at any depth below a folder, sorted by path. Raises ValueError if there are none."""
     if not os.path.isdir(folder):
         raise ValueError(f"{printable(folder)}: no such folder of images")
     paths = list(_walk(os.fspath(folder), []))
@@ -102,10 +102,10 @@ def describe_left_out(paths: Sequence[str]) -> str | None:
 
 
 def open_image(path: str | Path, *, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """Decode an image file of any mode to RGB, upright as its EXIF orientation says; the first frame of an animation.
+    """Decode an image file of any mode to RGB, rotated as its EXIF orientation says; the first frame of an animation.
 
-    With ``at_least`` (height, width) a JPEG is decoded at a half, a quarter or an eighth of its size where that is no
-    smaller: its coefficients beyond are never computed.
+    With ``at_least`` (height, width) a JPEG is decoded at a half, a quarter or an eighth of its size if that is still at
+    least so large, which is faster.
 
     Raises ValueError, naming the file, if it is missing, cannot be decoded, or holds floating-point pixels.
     """
@@ -114,10 +114,10 @@ def open_image(path: str | Path, *, at_least: tuple[int, int] | None = None) -> 
             raise ValueError("it is no regular file")
         with Image.open(path) as image:
             if at_least:
-                lies = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # rows are stored as columns
-                image.draft(None, at_least if lies else at_least[::-1])
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # rows are stored as columns
+                image.draft(None, at_least if turned else at_least[::-1])
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # no copy where it is upright
+            ImageOps.exif_transpose(image, in_place=True)  # makes no copy if it is upright
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers of no known range")
             if image.mode.startswith("I"):  # 16 bits per pixel: keep the upper eight
@@ -127,26 +127,26 @@ def open_image(path: str | Path, *, at_least: tuple[int, int] | None = None) -> 
         raise ValueError(f"{printable(path)}: no such image file") from None
     except MemoryError:
         raise ValueError(f"{printable(path)}: the image does not fit into memory; shrink or remove the file") from None
-    except Exception as error:  # damaged files fail in many ways, by the decoder
+    except Exception as error:  # damaged files raise different errors in each decoder
         raise ValueError(f"{printable(path)}: not a readable image ({error}); repair or remove the file") from None
 
 
 def printable(path: str | Path) -> str:
-    """A path as it can be printed whatever its bytes are."""
+    """A path as printable text, with other bytes and characters escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def name_some(names: Sequence[str], count: int = 4) -> str:
-    """The first names of a list, and how many there are."""
+    """The first ``count`` names of a list, and how many there are if there are more."""
     more = f", ... ({len(names):,} in all)" if len(names) > count else ""
     return ", ".join(printable(name) for name in names[:count]) + more
 
 
 def _walk(folder: str, left_out: list[str]) -> Iterator[str]:
-    """Image files below ``folder``, folder by folder in the order of their paths. Links are followed, each folder once.
+    """Image files below ``folder``, sorted by folder, then by name; other files are appended to ``left_out``.
 
-    A link to a folder that contains the link would list the same images again and again.
+    Links are followed, but no folder is listed twice: a link to a folder that contains it would never end.
     """
     seen, waiting = {os.path.realpath(folder)}, [folder]
     files: dict[str, list[str]] = {}

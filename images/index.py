@@ -1,8 +1,8 @@
-"""What is remembered of image files: a digest of the decoded pixels, and their size.
+"""An index of image files in the cache: a digest of each one's decoded pixels, and their height and width.
 
-A file that was decoded once is not decoded again while its path, size and times stay the same. Each folder of data has
-one file of 32 bytes an image below `common.cache.cache_folder`; where it is missing, damaged or of another decoder, it is
-made anew.
+A file that was decoded once is not decoded again as long as its path, size and times stay the same. Each folder of data has
+one index file of 32 bytes per image in `common.cache.cache_folder`; if it is missing, damaged or made by another decoder, it
+is made again.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ from images.files import open_image, printable
 
 DIGEST_BYTES = 16
 RECORD = np.dtype([("key", "u8"), ("digest", "u1", DIGEST_BYTES), ("height", "i4"), ("width", "i4")])
-FEW = 1000  # files that are decoded faster here than workers start
+FEW = 1000  # this many files are decoded in less time than a worker needs to start
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Of each image file, in the order in which they were asked for."""
+    """Digest and size of each image file, in the order of the paths."""
 
     digests: np.ndarray  # uint8 N 16
-    sizes: np.ndarray  # int32 N 2: height, width, upright
+    sizes: np.ndarray  # int32 N 2: height, width, after rotation by the EXIF orientation
 
 
 class UnreadableImages(ValueError):
@@ -46,7 +46,7 @@ class UnreadableImages(ValueError):
 
 
 def digest_pixels(pixels: np.ndarray) -> bytes:
-    """16 bytes that stand for an image, uint8 H W 3: equal images have equal digests, wherever they come from."""
+    """BLAKE2b digest (16 bytes) of an image, uint8 H W 3: equal images have equal digests, whatever file they come from."""
     digest = hashlib.blake2b(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode(), digest_size=DIGEST_BYTES)
     digest.update(np.ascontiguousarray(pixels))
     return digest.digest()
@@ -59,9 +59,9 @@ def digest_all(images: np.ndarray) -> np.ndarray:
 
 
 def index_images(paths: Sequence[str], root: str | Path, *, num_workers: int = 0) -> ImageFacts:
-    """Decode every file that was not decoded before, and remember it with the others below ``root``.
+    """Digests and sizes of image files below ``root``; decodes those that the index lacks, and adds them to it.
 
-    A second process that wants the same waits until the first is done. Raises UnreadableImages if any file cannot be read.
+    A second process that needs the same index waits for the first. Raises UnreadableImages if any file cannot be read.
     """
     name = hashlib.blake2b(os.fsencode(os.path.realpath(root)), digest_size=8).hexdigest()
     place = cache_folder() / "images" / f"{name}.npz"
@@ -74,7 +74,7 @@ def index_images(paths: Sequence[str], root: str | Path, *, num_workers: int = 0
 
 
 def _complete(known: np.ndarray, keys: np.ndarray, paths: Sequence[str], place: Path, num_workers: int) -> np.ndarray:
-    """The records of all ``keys``, of which those that ``known`` lacks are made from the files and kept."""
+    """The records of all ``keys``; those missing in ``known`` are made from the files and saved."""
     missing = np.flatnonzero(~np.isin(keys, known["key"]))
     made, broken = np.zeros(len(missing), RECORD), {}
     done = 0
@@ -88,7 +88,7 @@ def _complete(known: np.ndarray, keys: np.ndarray, paths: Sequence[str], place: 
                     digest, height, width = result
                     made[done] = (keys[missing[done]], np.frombuffer(digest, np.uint8), height, width)
                 done += 1
-    finally:  # an interrupted pass goes on where it was
+    finally:  # after an interruption, the next start continues from here
         known = np.concatenate([known, made[:done][made["key"][:done] > 0]])
         known = known[np.unique(known["key"], return_index=True)[1]]
         _save(place, known)
@@ -98,7 +98,7 @@ def _complete(known: np.ndarray, keys: np.ndarray, paths: Sequence[str], place: 
 
 
 def _decode(paths: Sequence[str], missing: np.ndarray, num_workers: int) -> Iterable[list]:
-    """For each batch of the ``missing`` files, for each of them: (digest, height, width), or a sentence about what is wrong."""
+    """Batches of results for the ``missing`` files: (digest, height, width), or a sentence that says what is wrong."""
     loader = torch.utils.data.DataLoader(
         _Files(paths, missing),
         batch_size=64,
@@ -128,7 +128,7 @@ class _Files(torch.utils.data.Dataset):
 
 
 def _key(path: str, start: int) -> int:
-    """Of a file as it is now, by its path from ``start`` on; 0 for one that is not there."""
+    """Hash of a file's path (from character ``start`` on), size and times; 0 for a missing file."""
     try:
         facts = os.stat(path)
     except OSError:
@@ -146,7 +146,7 @@ def _find(known: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
 
 
 def decoder() -> str:
-    """What may change a pixel: other versions of it decode anew."""
+    """Versions of the decoder, since another one may give other pixels; the files are then decoded again."""
     return f"1 Pillow {PIL.__version__} {features.version('libjpeg_turbo') or features.version('jpg')}"
 
 
@@ -155,7 +155,7 @@ def _load(place: Path) -> np.ndarray:
     try:
         with np.load(place, allow_pickle=False) as stored:
             records, maker = stored["records"], str(stored["decoder"])
-    except Exception:  # missing, damaged or foreign: it is made anew
+    except Exception:  # missing, damaged, or not ours: it is made again
         return nothing
     return records if records.dtype == RECORD and records.ndim == 1 and maker == decoder() else nothing
 

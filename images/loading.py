@@ -1,4 +1,4 @@
-"""Photos -> batches of pixels: read by workers, or resized once and kept on disk, memory-mapped.
+"""Photos -> batches of pixels: read by workers, or resized once into a memory-mapped file.
 
 Legend: B images in a batch, N images, H W height and width in pixels; RGB, channels first.
 """
@@ -21,14 +21,14 @@ from images.index import decoder
 from images.sources import DETAIL, Photos, Source
 
 Request = tuple[np.ndarray, np.ndarray | None, tuple[int, int] | None]
-"""A batch: positions in the source, int64 B; crops as `random_crops` gives them, float32 B 4, or None; the size to read."""
+"""A batch: positions in the source, int64 B; crops, float32 B 4 as from `random_crops`, or None; output size or None."""
 
 WHOLE = np.array([0, 0, 1, 1], np.float32)
-"""The crop that is all of the photo."""
+"""The crop that contains the whole photo."""
 
 
 class Reader:
-    """Reads batches of a source, requested one by one, in processes that stay from one pass to the next."""
+    """Reads requested batches of a source in worker processes, which are kept from one pass to the next."""
 
     def __init__(self, source: Source, num_workers: int, *, pin_memory: bool = False, keep: bool = True):
         self._requests = _Requests()
@@ -37,7 +37,7 @@ class Reader:
             sampler=self._requests,
             batch_size=None,
             num_workers=num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=pin_memory,
             persistent_workers=keep and num_workers > 0,
             generator=torch.Generator(),  # the worker seed must not advance the global generator
@@ -53,7 +53,7 @@ class Reader:
 
 
 class _Requests(torch.utils.data.Sampler):
-    """What is read in this pass; the loader asks for an iterator at the start of each."""
+    """The requests of this pass; the loader asks for an iterator at the start of each pass."""
 
     def __init__(self):
         self.current: Iterable[Request] = ()
@@ -63,7 +63,7 @@ class _Requests(torch.utils.data.Sampler):
 
 
 class _Batches(torch.utils.data.Dataset):
-    """Runs in the workers. An unreadable photo travels as a value, so that its message arrives as it was written."""
+    """Runs in the workers. The error of an unreadable photo is returned, since torch would rewrite a raised one."""
 
     def __init__(self, source: Source):
         self.source = source
@@ -77,25 +77,28 @@ class _Batches(torch.utils.data.Dataset):
             return error
 
 
-def _as_it_is(batch):
+def _unchanged(batch):
     return batch
 
 
-# ---------------------------------------------------------------- photos that were resized before
+# ---------------------------------------------------------------- resized photos in the cache
 
 
 def stored_photos(
     source: Photos, indices: np.ndarray, size: tuple[int, int], *, whole: bool, num_workers: int, limit_mb: int
 ) -> Tensor | None:
-    """Photos resized once to ``size``, uint8 N 3 H W in a memory-mapped file; None where there is no room for one.
+    """Photos resized once to ``size``, uint8 N 3 H W in a memory-mapped file; None if there is no room for the file.
+
+    The file's name is a hash of the photos' pixels and of how they are read, so that no outdated file is read. One process
+    writes it while others wait; it gets its name when it is complete.
 
     Args:
         source, indices: which photos, int64 N.
-        whole: all of each photo, whatever its shape, to cut random crops from; else as the source reads it.
-        limit_mb: how much disk all such files may take together; the ones not used for longest make room.
-
-    The file is named by the pixels of the photos and by how they are read, so that nothing outdated is ever read. One
-    process of a machine writes it, others wait; it is renamed when it is whole.
+        whole: resize the whole photo, whatever its shape, so that random crops can be taken from it; else as the source
+            reads it.
+        limit_mb: how much disk space all such files may take together; the least recently used are deleted first.
+    Raises:
+        ValueError: a photo cannot be read.
     """
     shape = (len(indices), 3, *size)
     num_bytes = math.prod(shape)
@@ -117,7 +120,7 @@ def stored_photos(
 
 
 def read_photos(source: Photos, indices: np.ndarray, size: tuple[int, int], *, whole: bool, num_workers: int) -> Tensor:
-    """As `stored_photos`, in memory."""
+    """As `stored_photos`, but in memory."""
     pixels = np.empty((len(indices), 3, *size), np.uint8)
     _fill(pixels, source, indices, whole, num_workers)
     return torch.from_numpy(pixels)
@@ -140,9 +143,9 @@ def _key(source: Photos, indices: np.ndarray, size: tuple[int, int], whole: bool
 
 
 def _open(place: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The stored pixels, marked as used now; None where they are missing or damaged."""
+    """The stored pixels, and set the file's time of use; None if the file is missing or damaged."""
     try:
-        pixels = np.load(place, mmap_mode="c", allow_pickle=False)  # private to this process, should it ever write
+        pixels = np.load(place, mmap_mode="c", allow_pickle=False)  # copy-on-write: changes would stay in this process
         os.utime(place)
     except (OSError, ValueError, EOFError):
         return None
@@ -150,12 +153,14 @@ def _open(place: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _write(place: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
-    """Let ``fill`` write the pixels into a file beside its place, and rename it. Raises OSError if the disk is full."""
+    """Let ``fill`` write the pixels into a temporary file, and rename it. Raises OSError if the disk is full."""
     temporary = place.with_name(f".{os.getpid()}-{place.name}")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        with temporary.open("r+b") as file:  # a full disk would otherwise show itself as a crash, at some page
+        with temporary.open(
+            "r+b"
+        ) as file:  # reserve the space: a full disk would otherwise crash the process while it writes
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(temporary))
         fill(pixels)
@@ -166,11 +171,11 @@ def _write(place: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], Non
 
 
 def _make_room(folder: Path, num_bytes: int, limit_mb: int) -> None:
-    """Remove the files that were not used for longest until ``num_bytes`` more stay below the limit."""
+    """Delete the least recently used files until ``num_bytes`` more fit within the limit."""
     files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npy"))
     excess = sum(size for _, size, _ in files) + num_bytes - limit_mb * 1e6
     for _, size, path in files:
         if excess <= 0:
             break
-        path.unlink(missing_ok=True)  # whoever has it mapped keeps it
+        path.unlink(missing_ok=True)  # a process that has mapped it can still read it
         excess -= size

@@ -10,9 +10,9 @@ from images.augmentation import _warp
 
 
 def crop_and_resize(images: Tensor, crops: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Cut ``crops`` (B 4: top, left, height, width, as fractions of the image) out of uint8 B 3 h w and resize them.
+    """Crop uint8 B 3 h w by ``crops`` (B 4: top, left, height, width, as fractions of the image) and resize.
 
-    To ``size`` (H, W), by default that of the images. Bilinear; where images are larger than ``size``, averaged.
+    ``size`` (H, W) of the result is by default that of the images. Bilinear; averaged where the images are larger.
     """
     height, width = images.shape[-2:]
     size = size or (height, width)
@@ -32,13 +32,13 @@ def _sample_crops(images: Tensor, crops: Tensor, size: tuple[int, int]) -> Tenso
     ]
     if size == (height, width):
         return _warp(images, rows, padding_mode="border")
-    # Twice as many samples as pixels, then means of four: what up to four stored pixels show is averaged, not skipped.
+    # Twice as many samples as pixels along each side, then means of four: no stored pixel is skipped.
     samples = _warp(images, rows, padding_mode="border", size=(2 * size[0], 2 * size[1]))
     return F.avg_pool2d(samples.float(), 2).round_().to(torch.uint8)
 
 
 def cut(image: Tensor, crop: Sequence[float]) -> Tensor:
-    """The pixels of C h w that a crop (top, left, height, width, as fractions) is nearest to; one at least each way."""
+    """Crop C h w (top, left, height, width, as fractions), rounded to whole pixels, at least one along each side."""
     top, left, high, wide = crop.tolist() if isinstance(crop, Tensor) else crop
     return image[:, _whole_pixels(top, high, image.shape[-2]), _whole_pixels(left, wide, image.shape[-1])]
 
@@ -50,7 +50,7 @@ def _whole_pixels(start: float, length: float, side: int) -> slice:
 
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """uint8 B 3 h w -> uint8 B 3 H W of ``size``, with PIL's filters (a shrunken image is averaged, not sampled)."""
+    """uint8 B 3 h w -> uint8 B 3 H W of ``size``, with PIL's filters (with antialiasing when it shrinks)."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images
     if images.device.type == "cpu":  # has a uint8 kernel, equal to PIL's
@@ -59,7 +59,7 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
 
 
 def _resize_in_two_passes(images: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
-    """`resize` on any device: as PIL does, along rows, to grey levels, then along columns."""
+    """`resize` on any device, as in PIL: along rows, rounded, then along columns."""
     for step in ((images.shape[-2], size[1]), size):
         images = F.interpolate(images.float(), step, mode=interpolation, antialias=True).round_().clamp_(0, 255)
     return images.to(torch.uint8)
@@ -82,5 +82,5 @@ class Preprocess(nn.Module):
         return resize(images, self.size, self.interpolation)
 
     def undo(self, inputs: Tensor) -> Tensor:
-        """The model's input as images again, float B 3 H W -> uint8 B 3 H W."""
+        """The model's input back to images, float B 3 H W -> uint8 B 3 H W."""
         return (inputs * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)

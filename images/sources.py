@@ -1,6 +1,6 @@
-"""Where images come from: datasets by name, each as the sources of the splits that exist.
+"""Datasets by name; each gives a source of images for each split that it has.
 
-To add one, write a function that returns its sources and class names, and enter it in DATASETS.
+To add one, write a function that returns its sources and class names, and add it to DATASETS.
 
 Legend: N images of height H and width W in pixels; RGB, channels first.
 """
@@ -27,12 +27,12 @@ from images.index import ImageFacts, digest_all, index_images
 from images.preprocessing import crop_and_resize, cut, resize
 
 DETAIL = 2
-"""JPEGs are decoded at this many times the pixels that are wanted of them, or more, along each side."""
+"""JPEGs are decoded with at least this many times the requested pixels along each side."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images of one size, decoded already."""
+    """Decoded images of one size."""
 
     images: Tensor  # uint8 N 3 H W
     labels: Tensor  # int64 N
@@ -52,13 +52,13 @@ class Pixels:
 
     @cached_property
     def digests(self) -> np.ndarray:
-        """What stands for the pixels of each image, uint8 N 16."""
+        """A digest of each image's pixels, uint8 N 16."""
         return digest_all(self.images.numpy())
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Image files of any size, read as ``size``: cropped to its aspect ratio around the centre, then resized."""
+    """Image files of any size, which are centre-cropped to the aspect ratio of ``size`` and resized when they are read."""
 
     paths: Sequence[str]
     labels: Tensor  # int64 N
@@ -66,19 +66,19 @@ class Photos:
     interpolation: str
     crop_pct: float | None = None
     crop_mode: str = "center"
-    root: str = ""  # below which the files are remembered
-    facts: ImageFacts | None = None  # of files that were opened already
+    root: str = ""  # the folder for whose files the cache keeps an index
+    facts: ImageFacts | None = None  # digests and sizes, if they are already known
     left_out: tuple[str, ...] = ()  # files that are not read as images
 
     def centre_crops(self, indices: Tensor) -> Tensor:
-        """What is read of the photos ``indices`` where nothing is cut at random: B 4, as `random_crops`."""
+        """The centre crops of the photos ``indices``: B 4, as from `random_crops`."""
         sizes = self.stored_sizes()[indices.numpy()].tolist()
         return torch.tensor([_centre(height, width, self.size) for height, width in sizes])
 
     def read(self, index: int, crop: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
         """Image ``index``, uint8 3 H W; ``crop`` (top, left, height, width as fractions) replaces the centre crop.
 
-        ``size`` (H, W): by default the source's.
+        ``size`` (H, W): by default the source's. Raises ValueError if the file cannot be read.
         """
         path, size = self.paths[index], size or self.size
         if crop is None and self.crop_pct:
@@ -89,7 +89,7 @@ class Photos:
 
     @cached_property
     def digests(self) -> np.ndarray:
-        """What stands for the decoded pixels of each file, uint8 N 16. Opens those that were never opened before."""
+        """A digest of each file's decoded pixels, uint8 N 16. Decodes files that are not in the index."""
         return (self.facts or index_images(self.paths, self.root)).digests
 
     def stored_sizes(self) -> np.ndarray:
@@ -103,7 +103,7 @@ Source = Pixels | Photos
 def fit_image(image: Image.Image, size: tuple[int, int], interpolation: str, crop: Tensor | None = None) -> Tensor:
     """RGB image -> uint8 3 H W of ``size`` (H, W), from its centre or from ``crop`` (fractions of the image).
 
-    Cuts at whole pixels, and resizes uint8 tensors: PIL's filter and result, at a multiple of its speed.
+    Crops at whole pixels and resizes with torch: the same result as PIL's filter, several times as fast.
     """
     crop = _centre(image.height, image.width, size) if crop is None else crop
     pixels = _tensor_of(image, crop)
@@ -111,13 +111,13 @@ def fit_image(image: Image.Image, size: tuple[int, int], interpolation: str, cro
 
 
 def _tensor_of(image: Image.Image, crop: Sequence[float] | Tensor) -> Tensor:
-    """What ``crop`` cuts out of an RGB image, uint8 3 h w, copied once."""
+    """The crop of an RGB image, uint8 3 h w, copied once."""
     view = np.asarray(image).transpose(2, 0, 1)  # H W 3 -> 3 H W
     return torch.from_numpy(np.array(cut(view, crop), order="K"))
 
 
 def _centre(height: int, width: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The largest box of the shape of ``size`` in the middle: top, left, height, width as fractions."""
+    """The largest centred box with the aspect ratio of ``size``: top, left, height, width as fractions."""
     scale = min(height / size[0], width / size[1])
     high, wide = size[0] * scale / height, size[1] * scale / width
     return (1 - high) / 2, (1 - wide) / 2, high, wide
@@ -134,13 +134,16 @@ def crop_like_timm(
 
 
 def class_numbers(class_names: Sequence[str], synsets: Sequence[str] = ()) -> dict[str, int]:
-    """What a folder of images may be named, in small letters -> the class: its name (spaces or _) or its synset."""
+    """Lower-case name of a folder -> index of its class: the class name (with spaces or _) or its synset."""
     numbers = {name.lower().replace(" ", "_"): i for i, name in enumerate(class_names)}
     return numbers | {name.lower(): i for i, name in enumerate(class_names)} | {s: i for i, s in enumerate(synsets)}
 
 
 def photos_of(paths: Sequence[str], labels: Tensor, cfg: DataConfig) -> Photos:
-    """Files as a dataset of ``cfg`` would read them, judged by at most 256; a broken one shows itself when it is read."""
+    """Files as a dataset of ``cfg`` would read them; at most 256 are opened here, to find the size at which to keep them.
+
+    An unreadable file raises ValueError only when it is read.
+    """
     sizes = []
     for path in paths[:: max(1, len(paths) // 256)]:
         with contextlib.suppress(OSError), Image.open(path) as image:
@@ -150,9 +153,9 @@ def photos_of(paths: Sequence[str], labels: Tensor, cfg: DataConfig) -> Photos:
 
 
 def known_classes(cfg: DataConfig, numbers: Mapping[str, int]) -> Photos:
-    """Images in folders that are named by classes; ``numbers``: the class that each name (in small letters) stands for.
+    """Images in folders that are named after classes; ``numbers``: lower-case name -> index of the class.
 
-    ``data.root`` may also hold such folders as test/ or val/. Raises ValueError for a folder of another name.
+    These folders may also lie in test/ or val/ of ``data.root``. Raises ValueError for a folder with another name.
     """
     root = Path(cfg.root)
     if not root.is_dir():
@@ -213,7 +216,7 @@ def _cifar(cfg: DataConfig, name: str, folder: str, archive: str) -> tuple[dict[
     for split in ("train", "test"):
         try:
             dataset = make(root, train=split == "train")
-        except RuntimeError:  # not there, or not what was published
+        except RuntimeError:  # missing, or not as published
             _check_cifar_files(root, folder, archive)
             if not (root / archive).is_file():
                 remedy = f"Put {archive} or the folder {folder} into {root}/ (key data.root), or use another dataset."
@@ -229,14 +232,14 @@ def _cifar(cfg: DataConfig, name: str, folder: str, archive: str) -> tuple[dict[
 
 
 def _check_cifar_files(root: Path, folder: str, archive: str) -> None:
-    """Say what is wrong with files that are there, rather than trying to download them again."""
+    """Raise ValueError if existing files are not as published, rather than downloading them again."""
     if (root / archive).is_file():  # the folder is unpacked from it
         names, again = [archive], root / archive
     elif (root / folder).is_dir():
         names, again = [name for name in CIFAR_BYTES if name.startswith(f"{folder}/")], root / folder
     else:
         return
-    remedy = f"put a whole copy there, or remove {again} to have it downloaded"
+    remedy = f"put a whole copy there, or remove {again} to download it again"
     for path, expected in ((root / name, CIFAR_BYTES[name]) for name in names):
         found = path.stat().st_size if path.is_file() else None
         if found != expected:
@@ -255,16 +258,16 @@ def _cifar100(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
 
 
 def _imagefolder(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
-    """A folder of class folders of images, or one that holds such folders as train/ and, if they exist, val/, test/."""
+    """A folder with a folder of images per class, or with train/ and optionally val/ and test/, each of them such a folder."""
     root = Path(cfg.root)
     if not root.is_dir():
-        raise ValueError(f"data.root = {root}: no such folder; imagefolder wants one folder of images per class in it")
+        raise ValueError(f"data.root = {root}: no such folder; imagefolder needs one folder of images per class in it")
     folders = {"train": root}
     if (root / "train").is_dir():
         folders = {split: root / split for split in ("train", "val", "test") if (root / split).is_dir()}
     elif (root / "val").is_dir() or (root / "test").is_dir():
         raise ValueError(
-            f"{root} holds val/ or test/ but no train/; add train/, or point data.root at a class-per-folder"
+            f"{root} holds val/ or test/ but no train/; add train/, or set data.root to a folder of class folders"
         )
     listed = {split: list_classes(folder) for split, folder in folders.items()}
     class_names = listed["train"].class_names
@@ -273,7 +276,9 @@ def _imagefolder(cfg: DataConfig) -> tuple[dict[str, Source], list[str]]:
         if unknown:
             raise ValueError(f"{folders[split]} has classes that {folders['train']} lacks: {', '.join(unknown)}")
     paths = PathList(itertools.chain(*(found.paths for found in listed.values())))
-    facts = index_images(paths, cfg.root, num_workers=cfg.num_readers)  # of all splits before anything is done
+    facts = index_images(
+        paths, cfg.root, num_workers=cfg.num_readers
+    )  # all splits first, so that unreadable files are found at once
     size = _stored_size(facts.sizes, cfg)
     sources, start = {}, 0
     for split, found in listed.items():
@@ -303,12 +308,12 @@ DATASETS: dict[str, Callable[[DataConfig], tuple[dict[str, Source], list[str]]]]
 
 
 def _stored_size(sizes: np.ndarray, cfg: DataConfig) -> tuple[int, int]:
-    """The size as which photos are kept: their own if they share one of the input's shape and no larger than it.
+    """The size at which photos are kept: their own if all have one size with the input's aspect ratio that is no larger.
 
-    Small images are then resized on the device, as those of an array dataset are; photos are shrunk when read.
+    Such small images are resized on the device, like those of an array dataset; others are resized when they are read.
     """
     target = cfg.size
-    if cfg.crop_pct or (sizes != sizes[0]).any():  # with crop_pct: cut out of the photo itself
+    if cfg.crop_pct or (sizes != sizes[0]).any():  # with crop_pct, the crop is taken from the photo itself
         return target
     height, width = sizes[0].tolist()
     return (height, width) if height <= target[0] and height * target[1] == width * target[0] else target

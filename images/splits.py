@@ -1,4 +1,4 @@
-"""Which images are trained on, validated and tested on: splits that the data lacks are cut from its training images."""
+"""Which images are for training, validation and testing: missing splits are taken from the training images."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -11,17 +11,18 @@ from common.config import DataConfig
 def cut_splits(
     labels: np.ndarray, cfg: DataConfig, *, given: Collection[str], class_names: Sequence[str], seed: int
 ) -> dict[str, np.ndarray]:
-    """Sorted positions of the training images, and of those of each split that is not ``given``, stratified by class.
+    """Sorted positions of the training images and of the images of each missing split, stratified by class.
 
     The test images are a share of all, or with ``data.fold`` one of several folds, which together hold each image once.
-    ``data.train_fraction`` keeps part of what is left to train on: a smaller part lies within a larger one.
+    ``data.train_fraction`` keeps only part of the remaining training images; a smaller part is contained in a larger one.
 
     Args:
-        labels: int N, of the images that there are to cut from.
-        given: names of the splits that the data has.
-        seed: of the cuts.
+        labels: int N, of the images that are to be split.
+        given: names of the splits that the data already has.
+        class_names: for messages.
+        seed: seed of the random splits.
     Raises:
-        ValueError: classes too small to be cut, or a fold of data that has a test split.
+        ValueError: classes too small to be split, or a fold of data that has a test split.
     """
     splits = {"train": np.arange(len(labels))}
     if cfg.fold:
@@ -38,13 +39,13 @@ def cut_splits(
 
 
 def _cut(pool: np.ndarray, labels: np.ndarray, count: int, key: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hold ``count`` indices out of ``pool``, stratified; both parts come back sorted."""
+    """Split ``pool`` into the rest and ``count`` held-out indices, stratified; both are returned sorted."""
     from sklearn.model_selection import train_test_split
 
     if count == 0:
         return pool, pool[:0]
     if count >= len(pool):
-        raise ValueError(f"{key} asks for {count:,} images, and {len(pool):,} are left to be cut from; lower it")
+        raise ValueError(f"{key} asks for {count:,} images, but only {len(pool):,} are left; lower it")
     try:
         rest, held_out = train_test_split(pool, test_size=count, stratify=labels[pool], random_state=seed)
     except ValueError as error:
@@ -53,7 +54,7 @@ def _cut(pool: np.ndarray, labels: np.ndarray, count: int, key: str, seed: int) 
 
 
 def _cut_fold(labels: np.ndarray, fold: str, class_names: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Fold ``k/n``: all images but those of the k-th fold, and those of it."""
+    """Fold ``k/n``: positions of all images outside the k-th fold, and of those in it."""
     from sklearn.model_selection import StratifiedKFold
 
     number, count = map(int, fold.split("/"))
@@ -68,7 +69,7 @@ def _cut_fold(labels: np.ndarray, fold: str, class_names: Sequence[str], seed: i
 def _keep_part(
     pool: np.ndarray, labels: np.ndarray, fraction: float, class_names: Sequence[str], seed: int
 ) -> np.ndarray:
-    """The first ``fraction`` of each class in an order that the seed gives."""
+    """The first ``fraction`` of each class, in a random order given by the seed."""
     order = np.random.default_rng(seed).permutation(pool)
     kept = []
     for label in np.unique(labels[pool]):

@@ -68,7 +68,10 @@ def unfinished(tmp_path, vit_run, *, without):
         ("data.augment.color_jitter=[0.4, 0.4]", "should be one number of at least 0, three, or four"),
         ("train.amp=fp16", "needs CUDA"),
         ("data.image_size=15", "15"),
-        ("data={dataset: digits, val_fraction: 0.9, test_fraction: 0.5}", "asks for 1,618 images, and 898 are left"),
+        (
+            "data={dataset: digits, val_fraction: 0.9, test_fraction: 0.5}",
+            "asks for 1,618 images, but only 898 are left",
+        ),
     ],
 )
 def test_config_mistakes(tmp_path, fails, override, part):

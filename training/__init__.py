@@ -1,1 +1,1 @@
-"""How a run is trained."""
+"""Training a run: the loop, its state, stopping and resuming."""

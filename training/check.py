@@ -1,4 +1,4 @@
-"""``train.py --check``: what is to be known of the data, the model and the costs of a run before it is trained."""
+"""``train.py --check``: check the data and the model of a run, and measure its cost, before it is trained."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -31,18 +31,18 @@ FILES = ("check.json", "copies.csv", "files.csv", "inputs.png", "near_copies.png
 
 
 def check(config: Config, directory: Path, device: torch.device, *, coming: Sequence[Path] = ()) -> Folder:
-    """Say what a run would be trained on and what it would cost; write ``checks/<name>`` below ``output_root``.
+    """Print what a run would be trained on and what it would cost; write ``checks/<name>`` below ``output_root``.
 
-    ``directory``: the run's, of which nothing is touched. ``coming``: runs that will be there when it is trained. Raises
-    ValueError for whatever would stop the run, after all that can be said without it.
+    ``directory``: the run's, in which nothing is changed. ``coming``: runs that will exist when it is trained.
+    Raises ValueError for everything that would stop the run, after printing what is known until then.
     """
     folder = Folder(Path(config.output_root) / "checks" / config.name)
     for name in FILES:
-        folder.path(name).unlink(missing_ok=True)  # what an earlier check found may no longer be so
+        folder.path(name).unlink(missing_ok=True)  # results of an earlier check may be outdated
     dataset = _load(config, folder)
     print_table(class_rows(dataset), header=("class", *SPLITS))
     values, written = _check_data(config, dataset, folder)
-    keep_freed_memory()  # as training does; not before, or what the search took would count as the run's
+    keep_freed_memory()  # as in training; not earlier, or memory of the search for copies would count as the run's
     prepared = prepare(config, directory, device, resume=False, coming=coming, dataset=dataset)
     trainer = create_trainer(Run(directory, prepared.config), prepared, device)
     print(start_line(dataset, prepared.model, config.model.name, device, prepared.precision))
@@ -56,7 +56,7 @@ def check(config: Config, directory: Path, device: torch.device, *, coming: Sequ
 
 
 def class_rows(dataset: Dataset, most: int = 20) -> list[tuple]:
-    """Images of each class in each split, and of all; of many classes the largest and the smallest."""
+    """Rows of a table: images of each class in each split, and in sum; of many classes only the largest and smallest."""
     counts = [dataset.split(n).labels.bincount(minlength=len(dataset.class_names)).tolist() for n in SPLITS]
     rows = [(printable(name), *numbers) for name, *numbers in zip(dataset.class_names, *counts)]
     if len(rows) > most:
@@ -66,7 +66,7 @@ def class_rows(dataset: Dataset, most: int = 20) -> list[tuple]:
 
 
 def _load(config: Config, folder: Folder) -> Dataset:
-    """The dataset; opens every file, and lists those that cannot be read before their error goes on."""
+    """Load the dataset, which opens every file; if some cannot be read, list them in files.csv and raise their error."""
     try:
         return load_dataset(config.data, seed=config.data.split_seed)
     except UnreadableImages as error:
@@ -75,7 +75,7 @@ def _load(config: Config, folder: Folder) -> Dataset:
 
 
 def _check_data(config: Config, dataset: Dataset, folder: Folder) -> tuple[dict, list[Path]]:
-    """What the data hold -> the values of ``check.json`` and the other files that were written."""
+    """Check the data -> the values for ``check.json``, and the other files that were written."""
     notes = data_notes(dataset)
     exact, near = exact_copies(dataset), find_near_copies(dataset)
     notes += [describe_near(dataset, *pair, found) for pair, found in near.items() if len(found.images)]
@@ -101,7 +101,7 @@ def _check_data(config: Config, dataset: Dataset, folder: Folder) -> tuple[dict,
 
 
 def _write_files(folder: Folder, reasons: Mapping[str, str]) -> Path:
-    """``files.csv``: each file that no run would use, and why."""
+    """Write ``files.csv``: each file that would not be used, and why."""
 
     def write(path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:

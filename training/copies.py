@@ -1,4 +1,4 @@
-"""Which images stand in two splits, exactly or nearly, and what is said of it."""
+"""Images that occur in two splits, as exact or near copies, and sentences and figures about them."""
 
 import csv
 import os
@@ -17,7 +17,7 @@ from images.files import describe_left_out, printable
 from images.sources import Photos
 
 HELD_OUT = (("test", "train"), ("test", "val"), ("val", "train"))
-"""Which splits must not share images: what is measured on, and what is learned from or selected by."""
+"""Pairs of splits that should not share images: one for measuring, one for learning or selection."""
 WORDS = {"train": "training", "val": "validation", "test": "test"}
 MOST_DRAWN = 40
 
@@ -29,7 +29,7 @@ def left_out(dataset: Dataset) -> list[str]:
 
 
 def data_notes(dataset: Dataset) -> list[str]:
-    """Sentences about files that are left out and images that stand in two splits; none where all is well."""
+    """Sentences about files that are left out and images that occur in two splits; empty if there are none."""
     notes = [sentence for sentence in [describe_left_out(left_out(dataset))] if sentence]
     for (held_out, seen), rows in exact_copies(dataset).items():
         if not len(rows):
@@ -52,7 +52,7 @@ def print_notes(dataset: Dataset) -> None:
 
 
 def exact_copies(dataset: Dataset) -> dict[tuple[str, str], np.ndarray]:
-    """For each pair of splits the images of the first that stand in the second too: int64 P 2, positions in both."""
+    """For each pair of splits, the images of the first that are also in the second: int64 P 2, positions in both."""
     found = {}
     for pair in HELD_OUT:
         places = copies_of(*(dataset.split(name).digests for name in pair))
@@ -62,7 +62,7 @@ def exact_copies(dataset: Dataset) -> dict[tuple[str, str], np.ndarray]:
 
 
 def find_near_copies(dataset: Dataset) -> dict[tuple[str, str], NearCopies]:
-    """For each pair of splits the images of the first that look like one of the second, and are no exact copies."""
+    """For each pair of splits, the images of the first that look like one of the second without being exact copies."""
     small = {name: thumbnails_of(dataset.split(name)) for name in SPLITS}
     found = {}
     for pair in HELD_OUT:
@@ -84,7 +84,7 @@ def describe_near(dataset: Dataset, held_out: str, seen: str, near: NearCopies) 
 
 
 def draw_pairs(dataset: Dataset, near: dict[tuple[str, str], NearCopies]):
-    """Pairs side by side: the most alike, and those that only just count, by which the threshold is judged."""
+    """A figure of pairs side by side: the most similar ones, and those just above the threshold, which help to judge it."""
     pairs = list(_rows(dataset, near))
     pairs.sort(key=lambda row: -row[4])
     if len(pairs) > MOST_DRAWN:
@@ -101,14 +101,14 @@ def draw_pairs(dataset: Dataset, near: dict[tuple[str, str], NearCopies]):
 
 
 def name_of(split: Split, i: int) -> str:
-    """An image's file below the data's folder, or its split and position."""
+    """The path of an image's file relative to the data's folder; without a file, its split and position."""
     if isinstance(split.source, Photos):
         return printable(os.path.relpath(split.source.paths[int(split.indices[i])], split.source.root))
     return f"{split.name}-{i}"
 
 
 def thumbnails_of(split: Split) -> Tensor:
-    """Of every image of a split, uint8 N 3 32 32."""
+    """A thumbnail of every image of a split, uint8 N 3 32 32."""
     parts = [thumbnails(images) for images, _ in split.batches(256, torch.device("cpu"))]
     return torch.cat(parts) if parts else torch.zeros(0, 3, SIDE, SIDE, dtype=torch.uint8)
 
@@ -121,7 +121,7 @@ def _rows(dataset: Dataset, near: dict[tuple[str, str], NearCopies]) -> Iterator
 
 
 def write_copies(path: Path, dataset: Dataset, exact: dict, near: dict) -> None:
-    """A row of CSV for each exact copy, then for each near one."""
+    """Write a CSV file with a row for each exact copy, then for each near copy."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("image", "class", "copy of", "its class", "correlation", "mirrored"))

@@ -16,15 +16,15 @@ def training_curves(
     title: str | None = None,
     training_images: str = "",
 ) -> Figure:
-    """Loss and accuracy by epoch, with the epoch whose weights were kept marked.
+    """Loss and accuracy by epoch; the epoch whose weights were kept is marked.
 
     Args:
         log: columns `epoch`, `train_loss`, `val_loss`, `train_accuracy`, `val_accuracy` of equal length; accuracies
-            are fractions. NaN is not drawn: an epoch without validation, or a run without a validation split.
-            `val_top5_accuracy`, if there is one, has a panel of its own.
+            are fractions. NaN values (a run without a validation split) are not drawn. `val_top5_accuracy`, if there is
+            one, gets a separate panel.
         best_epoch: the epoch to mark.
-        training_images: how the images were changed that the training values are of, such as "augmented": these are
-            means over an epoch in which the weights changed, validation's are of its end and of unchanged images.
+        training_images: how the training images were changed, such as "augmented". Training values are means over an
+            epoch, during which the weights change; validation values are measured at its end, on unchanged images.
     """
     epochs, validation = (np.asarray(log[name], dtype=float) for name in ("epoch", "val_accuracy"))
     panels = {"loss": (1, "cross-entropy (nats)"), "accuracy": (100, "accuracy (%)")}
@@ -53,8 +53,8 @@ def learning_rate(epochs: Sequence[float], lr: Sequence[float], *, title: str | 
     """The learning rate of every step.
 
     Args:
-        epochs: where each step stands, in (fractional) epochs.
-        lr: the rate used at that step.
+        epochs: the (fractional) epoch of each step.
+        lr: the learning rate of each step.
     """
     figure = new_figure(6, 3, title)
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule, loss and mixed images."""
+"""Optimizer, learning-rate schedule, loss, and mixup."""
 
 import inspect
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from common.config import Config, TrainConfig
 from common.console import did_you_mean
 
 FUSED = ("adam", "adamw")
-"""Optimizers of torch that have a version which updates all weights in one kernel, on CUDA and on CPU."""
+"""Optimizers of torch with a fused version, which updates all weights in one kernel, on CUDA and on CPU."""
 
 OWN_KEYS = ("opt", "lr", "weight_decay", "layer_decay")
 OF_GROUPS = ("filter_bias_and_bn", "layer_decay_min_scale")
-"""What `create_optimizer_v2` takes beside an optimizer's own arguments."""
+"""Arguments of `create_optimizer_v2` besides those of the optimizer itself."""
 
 
 def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """timm's optimizer of that name, in torch's fused version where it has one.
+    """timm's optimizer ``train.opt``, in torch's fused version if there is one.
 
-    Biases, norms, and what a model lists in ``no_weight_decay`` (positions, relative-position tables) are not decayed;
-    ``layer_decay`` scales the learning rate by depth. Raises ValueError for an unknown name, and for ``opt_kwargs`` that it
-    does not take.
+    Biases, norms, and parameters in the model's ``no_weight_decay`` (positions, relative-position tables) get no weight
+    decay; ``layer_decay`` scales the learning rate by depth. Raises ValueError for an unknown name, and for ``opt_kwargs``
+    that the optimizer does not take.
     """
     cfg = config.train
     if cfg.opt not in list_optimizers():
@@ -59,7 +59,7 @@ def create_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 
 def _check_names(cfg: TrainConfig) -> None:
-    """timm passes over some arguments that an optimizer lacks, such as momentum for adamw: here every one must count."""
+    """Raise ValueError for ``opt_kwargs`` that timm would silently ignore, such as momentum for adamw."""
     taken = inspect.signature(get_optimizer_class(cfg.opt, bind_defaults=False)).parameters
     names = [*(name for name in taken if name not in ("params", *OWN_KEYS)), *OF_GROUPS]
     for name in cfg.opt_kwargs:
@@ -70,7 +70,7 @@ def _check_names(cfg: TrainConfig) -> None:
 
 
 def _can_be_made(model: nn.Module, config: Config) -> bool:
-    """Whether it is the arguments that are wrong, not the optimizer."""
+    """Whether the optimizer can be made without ``opt_kwargs``, so that these are to blame."""
     try:
         create_optimizer(model, config.model_copy(update={"train": config.train.model_copy(update={"opt_kwargs": {}})}))
     except ValueError:
@@ -85,7 +85,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, *, steps_
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched="cosine",
-        num_epochs=cfg.epochs - warmup,  # timm: without the warmup, if that is a prefix
+        num_epochs=cfg.epochs - warmup,  # timm counts these without the warmup if warmup_prefix is set
         warmup_epochs=warmup,
         warmup_prefix=True,
         warmup_lr=min(cfg.warmup_lr, lr),
@@ -97,7 +97,7 @@ def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, *, steps_
 
 
 class WeightedLoss(nn.Module):
-    """Cross-entropy in which each class counts by its weight; the mean over images, not over weights."""
+    """Cross-entropy with a weight for each class; the sum is divided by the number of images, not by the weights."""
 
     def __init__(self, weights: Tensor, smoothing: float):
         super().__init__()
@@ -105,7 +105,7 @@ class WeightedLoss(nn.Module):
         self.register_buffer("weights", weights)  # float K
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """B K, and int64 B or shares of classes B K."""
+        """logits B K; targets int64 B, or float B K with the share of each class -> a scalar."""
         loss = F.cross_entropy(logits, targets, self.weights, label_smoothing=self.smoothing, reduction="sum")
         return loss / len(logits)
 
@@ -113,7 +113,7 @@ class WeightedLoss(nn.Module):
 def create_loss(cfg: TrainConfig, labels: Tensor, class_names: Sequence[str]) -> nn.Module:
     """Cross-entropy with label smoothing, weighted by class if ``train.class_weights`` says so.
 
-    ``labels``: int64 N, of the training images. Raises ValueError for weights of classes that there are not.
+    ``labels``: int64 N, of the training images. Raises ValueError for a weight of an unknown class.
     """
     if cfg.class_weights is None:
         return nn.CrossEntropyLoss(label_smoothing=cfg.smoothing)
@@ -132,7 +132,7 @@ def create_loss(cfg: TrainConfig, labels: Tensor, class_names: Sequence[str]) ->
 
 
 class Mixer:
-    """timm's mixup and CutMix of a batch; a batch of odd size keeps its last image as it is."""
+    """timm's mixup and CutMix for a batch; in a batch of odd size the last image stays unmixed."""
 
     def __init__(self, cfg: TrainConfig, num_classes: int):
         self.num_classes = num_classes
@@ -141,7 +141,7 @@ class Mixer:
             cutmix_alpha=cfg.cutmix,
             prob=cfg.mixup_prob,
             switch_prob=cfg.mixup_switch_prob,
-            label_smoothing=0.0,  # the loss smooths
+            label_smoothing=0.0,  # done by the loss
             num_classes=num_classes,
         )
 

@@ -1,4 +1,4 @@
-"""A run before it is trained: the images that its model will see, and what a few real steps cost."""
+"""A preview of a run: a sheet of training images as the model will see them, and the measured cost of a few steps."""
 
 import statistics
 import time
@@ -17,32 +17,32 @@ from training.randomness import seed_epoch
 from training.rehearsal import Prepared
 from training.trainer import Trainer, out_of_memory
 
-VERSIONS, MOST_IMAGES = 5, 6  # of each image, and images, in the sheet
-MOST_STEPS, SECONDS = 20, 20  # no further step begins after either
+VERSIONS, MOST_IMAGES = 5, 6  # augmented versions of each image, and number of images, on the sheet
+MOST_STEPS, SECONDS = 20, 20  # timing ends when either is reached
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run will take, judged by a few of its steps."""
+    """The cost of a run, estimated from a few of its steps."""
 
     params: int
     trainable_params: int
     steps: int
-    """That were timed, after one that was not; the first alone if it took all the time."""
+    """Number of timed steps, without the first; 1 if the first took all the time."""
     step_seconds: float
-    """Of one training step with a whole batch, the data's reading included: median."""
+    """Median time of a training step with a full batch, including reading the data."""
     epoch_seconds: float
-    """Of training; validation comes on top."""
+    """Time of an epoch without validation."""
     epochs: int
     peak_memory_mb: float | None
     peak_memory_kind: str
     checkpoints_mb: float
     free_mb: float
     place: str
-    """The folder whose disk is meant."""
+    """The folder on whose disk ``free_mb`` are free."""
 
     def rows(self) -> list[tuple[str, str]]:
-        """For a table."""
+        """Rows of a table: label and value."""
         timed = (
             f"median of {self.steps} after the first" if self.steps > 1 else "the first one alone, its start included"
         )
@@ -58,13 +58,13 @@ class Cost:
 
 
 def create_trainer(run: Run, prepared: Prepared, device: torch.device) -> Trainer:
-    """That of the run, but for what it would write."""
+    """The run's trainer, but without TensorBoard files."""
     train = run.config.train.model_copy(update={"tensorboard": False})
     return Trainer(Run(run.directory, run.config.model_copy(update={"train": train})), prepared, device=device)
 
 
 def draw_inputs(trainer: Trainer):
-    """A row for each of some training images: as it is, then as the model sees it in several epochs, as a figure."""
+    """A figure with a row for each of a few training images: the image itself, then several versions for the model."""
     train, names = trainer.dataset.train, trainer.dataset.class_names
     versions = min(VERSIONS, len(train))
     order, generator = seed_epoch(trainer.run.config.seed, 0)
@@ -72,7 +72,7 @@ def draw_inputs(trainer: Trainer):
     chosen = first[0].indices[::versions].tolist()
     images, labels = next(iter(train.load(first, trainer.device)))
     columns = []
-    for k in range(versions):  # a batch each, as far as mixing goes
+    for k in range(versions):  # one batch per column, so that mixing happens within a column
         inputs, targets = trainer.prepare_batch(images[k::versions], labels[k::versions], generator)
         pixels = trainer.preprocess.undo(inputs).permute(0, 2, 3, 1).cpu().numpy()
         columns.append([(picture, _words(target, names)) for picture, target in zip(pixels, targets.cpu())])
@@ -88,7 +88,7 @@ def draw_inputs(trainer: Trainer):
 
 
 def measure_cost(trainer: Trainer, prepared: Prepared) -> Cost:
-    """Some real steps on real batches. Raises ValueError if the device has too little memory."""
+    """Time a few training steps on real batches. Raises ValueError if the device has too little memory."""
     device, config = trainer.device, trainer.run.config
     _forget_peak(device)
     try:
@@ -96,7 +96,7 @@ def measure_cost(trainer: Trainer, prepared: Prepared) -> Cost:
     except torch.OutOfMemoryError:
         raise out_of_memory(config, device) from None
     warm = times[1:] or times
-    seconds = statistics.median(warm)  # of an image
+    seconds = statistics.median(warm)  # per image
     epoch_images = sum(len(batch.indices) for batch in trainer.plan(torch.Generator()))
     params, trainable = count_parameters(trainer.model)
     peak, kind = _peak_memory_mb(device)
@@ -117,7 +117,7 @@ def measure_cost(trainer: Trainer, prepared: Prepared) -> Cost:
 
 
 def _time_steps(trainer: Trainer) -> list[float]:
-    """Seconds for each image of each step, with the wait for its batch; passes follow one another as epochs do."""
+    """Seconds per image of each step, including the wait for its batch; continues with further epochs if one is short."""
     times, spent, epoch = [], 0.0, 0
     synchronize = torch.cuda.synchronize if trainer.device.type == "cuda" else lambda: None
     train_mode(trainer.model)
@@ -142,7 +142,7 @@ def _time_steps(trainer: Trainer) -> list[float]:
 
 
 def _words(target: torch.Tensor, names: list[str]) -> str:
-    """The class of an image, or, mixed, the classes and their shares."""
+    """The class of an image; for a mixed image, the classes with their shares."""
     if not target.ndim:
         return names[target]
     shares = [(float(target[k]), names[k]) for k in target.argsort(descending=True) if target[k] >= 0.005]
@@ -150,7 +150,7 @@ def _words(target: torch.Tensor, names: list[str]) -> str:
 
 
 def _forget_peak(device: torch.device) -> None:
-    """Peak memory counts from here on, where the system can be told so."""
+    """Reset the measured peak memory, if the system supports it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -162,7 +162,7 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _peak_memory_mb(device: torch.device) -> tuple[float | None, str]:
-    """The peak, and what it is of."""
+    """Peak memory in MB (None if unknown), and a description of what was measured."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6, "allocated by PyTorch on the device"
     kind = "resident size of this process, its libraries and kept images included"

@@ -1,4 +1,4 @@
-"""What is shown and heard while a run is trained: lines for the log, the bar, and signals."""
+"""Output and signals during training: lines for the log, the progress bar, and reactions to signals."""
 
 import math
 import signal
@@ -17,7 +17,7 @@ from models import input_spec
 
 
 def start_line(dataset: Dataset, model: nn.Module, name: str, device: torch.device, precision: str) -> str:
-    """What is about to be trained, on what, and how; ``name`` is the model's."""
+    """One line on the model (called ``name``), the data, the device and the precision of a training."""
     params, trainable = count_parameters(model)
     counts = ", ".join(f"{len(dataset.split(split)):,} {split}" for split in ("train", "val", "test"))
     height, width = input_spec(model).size
@@ -30,13 +30,13 @@ def start_line(dataset: Dataset, model: nn.Module, name: str, device: torch.devi
 
 
 class Journal:
-    """A line for each epoch, which stays in a log, with the time that is left."""
+    """A printed line for each epoch, with the estimated time that is left."""
 
     def __init__(self, epochs: int, done: int):
         self.epochs, self.first, self.start = epochs, done, time.perf_counter()
 
     def line(self, row: dict) -> str:
-        """The line of an epoch's ``row`` of the log; epochs to come are taken to last as long as those seen here."""
+        """The line for an epoch's ``row`` of the log; later epochs are assumed to last as long as those of this process."""
         number = row["epoch"]
         left = (time.perf_counter() - self.start) / (number - self.first) * (self.epochs - number)
         parts = [f"epoch {number:>{len(str(self.epochs))}}/{self.epochs}"]
@@ -50,7 +50,7 @@ class Journal:
 
 
 def describe_duration(seconds: float) -> str:
-    """Two units at most: 45 s, 12 min, 3 h 20 min."""
+    """Seconds as text with at most two units: 45 s, 12 min, 3 h 20 min."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -66,9 +66,10 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """Within this context SIGINT, SIGTERM and SIGHUP are remembered in ``received`` instead of ending the process.
+    """Within this context SIGINT, SIGTERM and SIGHUP are stored in ``received`` instead of ending the process.
 
-    A second one ends it at once. What the process was started to ignore (SIGHUP under nohup), it ignores.
+    A second signal of the same kind has its usual effect. Signals that the process was started to ignore (SIGHUP under
+    nohup) stay ignored.
     """
 
     NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -89,11 +90,11 @@ class Signals:
 
 
 class TrainingBar(tqdm):
-    """Progress over the images of an epoch, with running means of loss and accuracy now and then."""
+    """Progress over the images of an epoch, with means of loss and accuracy so far."""
 
     def __init__(self, title: str, plan: Sequence, first: int, *, visible: bool):
         """``plan`` holds the batches (each with ``indices``), of which the ``first`` ones are done."""
-        self.sizes = [len(selection.indices) for selection in plan]
+        self.sizes = [len(batch.indices) for batch in plan]
         self.step = first
         self.shown = time.perf_counter()
         done = sum(self.sizes[:first])
@@ -101,16 +102,16 @@ class TrainingBar(tqdm):
         super().__init__(title, total=sum(self.sizes), initial=done, unit=" images", leave=False, disable=hidden)
 
     def advance(self) -> None:
-        """One batch is done."""
+        """Count one more batch as done."""
         self.update(self.sizes[self.step])
         self.step += 1
 
     def is_due(self) -> bool:
-        """Whether a second has passed since the means were shown."""
+        """Whether a second has passed since the means were last shown."""
         return time.perf_counter() - self.shown > 1
 
     def show(self, sums) -> bool:
-        """Show the means of ``sums`` (a tensor: loss, hits, images); whether the loss is finite."""
+        """Show the means of ``sums`` (a tensor: loss, hits, images); returns whether the loss is finite."""
         loss, hits, images = sums.tolist()
         self.set_postfix(loss=f"{loss / images:.4f}", accuracy=f"{hits / images:.2%}")
         self.shown = time.perf_counter()
@@ -118,35 +119,33 @@ class TrainingBar(tqdm):
 
 
 class Watcher:
-    """What is looked at now and then in an epoch: the sums of loss and hits, and signals, alike on every rank."""
+    """Checks within an epoch, at intervals: is the loss finite, has a signal come? Every rank gets the same answer."""
 
     def __init__(self, bar: TrainingBar, signals: Signals, *, save_every: int | None):
-        """``save_every``: steps between two savings within the epoch; None: only at a signal."""
+        """``save_every``: number of steps after which ``last.pt`` is saved; None: only at a signal."""
         self.bar, self.signals, self.save_every = bar, signals, save_every
         self.alone, self.signal = distributed.world_size() == 1, 0
 
     def look(self, step: int, sums: torch.Tensor) -> bool:
-        """After a step; ``sums``: loss, hits, images. False: the loss is not finite, on any rank.
+        """Call after each step; ``sums``: loss, hits, images. Returns False if the loss of any rank is not finite.
 
-        Looking at the sums waits for the device, and ranks must look at the same steps: now and then will do.
+        Reading the sums waits for the device, and all ranks must do so at the same steps, so it is not done at each step.
         """
         self.bar.advance()
         self.signal = self.signals.received if self.alone else 0
         if not (self.bar.is_due() if self.alone else step % 20 == 19):
             return True
-        seen = distributed.gather(
-            (self.bar.show(sums), self.signals.received)
-        )  # all ranks act on what any of them sees
+        seen = distributed.gather((self.bar.show(sums), self.signals.received))  # so that all ranks do the same
         self.signal = max(number for _, number in seen)
         return all(finite for finite, _ in seen)
 
     def wants_saving(self, step: int) -> bool:
-        """Whether the epoch is saved behind this step: a signal came, or it is time."""
+        """Whether to save after this step: a signal has come, or ``save_every`` steps have passed."""
         return bool(self.signal or (self.save_every and (step + 1) % self.save_every == 0))
 
 
 def scalar_writer(run: Run):
-    """A TensorBoard writer into the run. Raises ValueError if the package is missing."""
+    """A TensorBoard writer for the run's folder. Raises ValueError if the package is missing."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,7 +1,7 @@
-"""Every source of randomness, seeded by (seed, epoch) and saved in the middle of one.
+"""All random generators: seeded by (seed, epoch), and saved within an epoch.
 
-An epoch's order, augmentation, mixup and dropout follow from the config's seed and the epoch's number, so that a resume at
-an epoch's start needs nothing saved. Inside an epoch the states are saved as plain values.
+An epoch's order, augmentation, mixup and dropout depend only on the config's seed and the epoch's number, so that a resume at
+the start of an epoch needs no saved state. Within an epoch the states are saved as plain values.
 """
 
 import random
@@ -11,10 +11,10 @@ import torch
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> tuple[torch.Generator, torch.Generator]:
-    """Seed the global generators (dropout, drop path, timm's mixup); return those of the order and of augmentation.
+    """Seed the global generators (dropout, drop path, timm's mixup); return one for the order and one for augmentation.
 
-    Both are on the CPU. The order's is the same on every rank, which cut their parts out of one order; the others differ
-    by rank, so that no two ranks draw the same masks.
+    Both are on the CPU. The order is the same on every rank, and each rank takes its part of it; the other generators differ
+    between ranks, so that no two ranks draw the same masks.
     """
     shared, number = (
         int(np.random.SeedSequence(key).generate_state(1)[0]) for key in ((seed, epoch), (seed, epoch, rank + 1))
@@ -39,7 +39,7 @@ def get_states(generator: torch.Generator) -> dict:
 
 
 def set_states(states: dict, generator: torch.Generator) -> None:
-    """Undo whatever was drawn since ``get_states``."""
+    """Set all generators to states that `get_states` returned."""
     generator.set_state(states["generator"])
     torch.set_rng_state(states["torch"])
     if states["cuda"] is not None and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Before a run's directory changes: its data, its model, and one small step, so that what cannot work shows itself."""
+"""Load a run's data, build its model and try one small step before its directory changes, so that errors come early."""
 
 import copy
 import os
@@ -24,7 +24,7 @@ from training.stopping import stopping_target
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs and that can be had without touching its directory."""
+    """Everything that a run needs and that does not change its directory."""
 
     config: Config
     dataset: Dataset
@@ -33,15 +33,15 @@ class Prepared:
     target: float | None
     """The validation accuracy at which training may stop."""
     checkpoint: dict | None
-    """``last.pt`` of the run that is resumed."""
+    """``last.pt`` of the run that is resumed; None for a new run."""
     optimizer_state: dict[int, dict]
-    """What the optimizer keeps of each parameter, as it is after one step."""
+    """The optimizer's state of each parameter after one step."""
     num_bytes: int
-    """Room that the checkpoints need, one more of them included while it is written beside the last."""
+    """Disk space that the checkpoints need, including a temporary one that is being written."""
 
 
 def rehearse_all(jobs: Sequence[tuple[Config, Path]], device: torch.device, *, resume: bool) -> None:
-    """`prepare` each of several runs before the first is trained, so that none fails after hours of others."""
+    """`prepare` each of several runs before the first is trained, so that errors in later ones are found at once."""
     coming = [directory for _, directory in jobs]
     needed = [prepare(*job, device, resume=resume, coming=coming).num_bytes for job in jobs]
     check_space(coming[0], sum(needed))
@@ -56,11 +56,15 @@ def prepare(
     coming: Sequence[Path] = (),
     dataset: Dataset | None = None,
 ) -> Prepared:
-    """Load and build what ``config`` describes, and try it. ``coming``: runs that will be there when it is trained.
+    """Load the data and build the model that ``config`` describes, and try one step.
 
-    ``dataset``: the config's, where it is loaded already.
-    A run that is resumed takes its model from ``last.pt``, wherever its pretrained weights are now.
-    Raises ValueError for whatever would stop the run.
+    A run that is resumed takes its model from ``last.pt``, so that its pretrained weights are not needed again.
+
+    Args:
+        coming: runs that will exist when this one is trained; it may start from their weights or use their accuracy.
+        dataset: the config's dataset, if it is already loaded.
+    Raises:
+        ValueError: anything that would stop the run.
     """
     last = Run(directory, config).path("last.pt")
     checkpoint = Run(directory, config).load_checkpoint("last.pt") if resume and last.is_file() else None
@@ -74,8 +78,8 @@ def prepare(
     choose_kernels(precision, deterministic=config.train.deterministic)
     if config.train.deterministic:
         set_deterministic()
-    measure = dataset is not None or not coming  # the images' statistics, for which they are read
-    with distributed.main_first():  # what has to be downloaded is so once
+    measure = dataset is not None or not coming  # the images' mean and std, for which they must be read
+    with distributed.main_first():  # so that downloads happen once
         dataset = dataset or load_dataset(config.data, seed=config.data.split_seed)
     check_fit(config, dataset, target)
     seed_epoch(config.seed, 0)
@@ -100,7 +104,7 @@ def prepare(
 
 
 def check_processes(config: Config) -> None:
-    """Raise ValueError unless a batch can be shared by the processes that torchrun started."""
+    """Raise ValueError unless a batch can be divided among the processes that torchrun started."""
     size, parts, processes = config.train.batch_size, config.train.grad_accum_steps, distributed.world_size()
     if size % (processes * parts):
         raise ValueError(
@@ -109,7 +113,7 @@ def check_processes(config: Config) -> None:
 
 
 def check_fit(config: Config, dataset: Dataset, target: float | None) -> None:
-    """Refuse what neither the config nor the data alone shows to be impossible."""
+    """Raise ValueError for a config that is valid in itself but cannot work with this dataset."""
     stops = target is not None or config.train.patience or config.train.stop_at_fraction_of
     if not len(dataset.val) and stops:
         raise ValueError("early stopping needs validation images; set data.val_fraction above 0")
@@ -125,9 +129,9 @@ def check_fit(config: Config, dataset: Dataset, target: float | None) -> None:
 def rehearse(
     config: Config, dataset: Dataset, model: nn.Module, *, device: torch.device, precision: str
 ) -> tuple[dict[int, dict], int]:
-    """One training step of a copy of ``model`` on as few random images as the run will ever see at once.
+    """One training step of a copy of ``model`` on random images, as many as in the run's smallest batch (at most two).
 
-    Returns the optimizer's state, and the room in bytes that the checkpoints need.
+    Returns the optimizer's state, and the disk space in bytes that the checkpoints need. Raises ValueError if the step fails.
     """
     count, (height, width) = _smallest_part(config, dataset), dataset.train.source.size
     model = copy.deepcopy(model)
@@ -138,7 +142,7 @@ def rehearse(
         _step(config, images, model, loss, optimizer, num_classes=len(dataset.class_names), precision=precision)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # of any kind: models and optimizers of many authors
+    except Exception as error:  # models and optimizers by many authors raise different errors
         lines = str(error).strip().splitlines() or [""]
         raise ValueError(
             f"{config.name}: {config.model.name} with train.opt = {config.train.opt} cannot take a step on {count} "
@@ -173,7 +177,7 @@ def _step(config, images, model, loss, optimizer, *, num_classes: int, precision
 
 
 def _smallest_part(config: Config, dataset: Dataset) -> int:
-    """Images of the smallest forward pass of an epoch, but at most two."""
+    """Number of images in the smallest forward pass of an epoch, at most two."""
     cfg, processes = config.train, distributed.world_size()
     repeats = config.data.augment.aug_repeats
     plan = dataset.train.plan(cfg.batch_size, torch.Generator(), repeats=repeats, smallest=max(2, processes))

@@ -1,4 +1,4 @@
-"""What a run knows while it trains: what ``last.pt`` saves, a resume restores, and ``train.json`` sums up."""
+"""The state of a run during training: saved in ``last.pt``, restored by a resume, summarized in ``train.json``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ from training.stopping import selection_key, stayed_near_chance
 
 
 def changes_of_images(config: Config) -> str:
-    """How training images are changed, in words for a figure; "" for not at all."""
-    augment = config.data.augment.model_dump(exclude={"ratio", "aug_repeats"})  # change nothing by themselves
+    """How training images are changed, in words for a figure; "" if they are not."""
+    augment = config.data.augment.model_dump(exclude={"ratio", "aug_repeats"})  # alone these change nothing
     words = ["augmented"] if any(augment.values()) else []
     return " and ".join(words + (["mixed"] if config.train.mixup or config.train.cutmix else []))
 
@@ -39,22 +39,22 @@ class TrainingState:
     log: list[dict] = field(default_factory=list)
     """A row per finished epoch, with the columns of ``log.csv``."""
     learning_rates: list[float] = field(default_factory=list)
-    """Of every step."""
+    """The learning rate of every step."""
     best: dict | None = None
     """The row of the best epoch."""
     progress: dict | None = None
-    """Within an epoch: step, seconds, and each rank's sums and random states."""
+    """Of an unfinished epoch: step, seconds, and each rank's sums and random states."""
 
     def __post_init__(self):
         self.images = self.dataset.fingerprints()
 
     @property
     def evaluated(self) -> nn.Module:
-        """The model whose accuracy counts: the average, if there is one."""
+        """The model that is evaluated: the one with averaged weights, if there is one."""
         return self.ema.module if self.ema else self.model
 
     def end_epoch(self, row: dict) -> None:
-        """Take in an epoch's row; write ``best.pt`` if it is the best so far, ``last.pt`` and ``log.csv``."""
+        """Add an epoch's row; write ``best.pt`` if it is the best so far, and ``last.pt`` and ``log.csv``."""
         self.log.append(row)
         if self.best is None or selection_key(row) >= selection_key(self.best):
             self.best = row
@@ -75,10 +75,10 @@ class TrainingState:
         self.progress = None
 
     def take_progress(self, generator: torch.Generator, device: torch.device) -> tuple[int, float, Tensor]:
-        """Where to go on within the epoch: step, seconds spent, this rank's sums (loss, hits, images).
+        """Where to continue within the epoch: step, seconds spent, this rank's sums (loss, hits, images).
 
-        With as many processes as before, what they draw goes on as if nothing had happened. With another number the
-        sums of all go to the first one, and each draws as from the epoch's start.
+        With as many processes as before, their random numbers continue as without an interruption. With another number, the
+        first process gets the sums of all, and each draws the random numbers of the epoch's start.
         """
         progress, self.progress = self.progress, None
         if progress is None:
@@ -95,9 +95,10 @@ class TrainingState:
         return progress["step"], progress["seconds"], own.to(device)
 
     def restore(self, checkpoint: dict, *, expected: dict[int, dict], steps_per_epoch: int) -> None:
-        """Take up what ``last.pt`` holds; the epoch under way, and ``log.csv`` with it, goes on from there.
+        """Restore the state from ``last.pt``, and ``log.csv`` with it.
 
-        ``expected``: what the optimizer keeps of each parameter, by which a foreign file shows itself.
+        ``expected``: the optimizer's state of each parameter, to recognize the file of another run. Raises ValueError if
+        the file does not belong to this run, or if the images have changed.
         """
         self.dataset.check_images(checkpoint.get("images", {}))
         try:
@@ -195,7 +196,7 @@ class TrainingState:
             self.run.save_checkpoint(name, make())
 
     def _describe(self, model: nn.Module) -> dict:
-        """Weights, and what it takes to rebuild and feed the model."""
+        """The weights, and what is needed to rebuild the model and to prepare its input."""
         return {
             "model": {key: tensor.cpu() for key, tensor in model.state_dict().items()},
             "class_names": list(self.dataset.class_names),

@@ -1,4 +1,4 @@
-"""When to stop, and which epoch is best."""
+"""When training stops, which epoch is best, and whether the model learned anything."""
 
 import math
 
@@ -7,7 +7,10 @@ from common.runs import Run
 
 
 def stopping_target(config: Config) -> float | None:
-    """The validation accuracy at which training may stop."""
+    """The validation accuracy at which training stops, or None.
+
+    Raises ValueError if the run of ``train.stop_at_fraction_of`` is not finished or has no validation accuracy.
+    """
     relative = config.train.stop_at_fraction_of
     if relative is None:
         return config.train.stop_at
@@ -19,31 +22,32 @@ def stopping_target(config: Config) -> float | None:
 
 
 def selection_key(row: dict) -> tuple[float, float]:
-    """What the best epoch is chosen by: validation accuracy, then loss; the same for all where nothing is held out."""
+    """Key to choose the best epoch: validation accuracy, then loss; equal for all epochs without validation images."""
     return (0, 0) if row["val_accuracy"] is None else (row["val_accuracy"], -row["val_loss"])
 
 
 def reason_to_stop(log: list[dict], cfg: TrainConfig, target: float | None) -> str | None:
-    """Whether to stop after the last row of ``log``: ``target_reached``, ``no_improvement``, ``all_epochs_done``, or None."""
+    """Why to stop after the last row of ``log``: ``target_reached``, ``no_improvement``, ``all_epochs_done``; None: go on."""
     if not log:
         return None
     if target is not None and log[-1]["val_accuracy"] >= target:
         return "target_reached"
     if cfg.patience:
-        best = max(range(len(log)), key=lambda i: log[i]["val_accuracy"])  # the first of equals
+        best = max(range(len(log)), key=lambda i: log[i]["val_accuracy"])  # the first one if several are equal
         if len(log) - 1 - best >= cfg.patience:
             return "no_improvement"
     return "all_epochs_done" if len(log) >= cfg.epochs else None
 
 
 def stayed_near_chance(log: list[dict], cfg: TrainConfig, *, chance: float, num_train: int, num_val: int) -> bool:
-    """Whether training is known to have learned nothing to speak of: not that too few images could show that it did.
+    """Whether the model clearly learned nothing; False if there are too few images to tell.
 
-    ``chance`` is the share of the largest class. To learn is to beat it by as much again, or by a tenth of what is left above
-    it where that is less. Nothing was learned if no epoch after the warmup can have done so, on training or on validation
-    images, within two standard errors of its accuracy; or if none is shown to have (by three) and the training loss never fell
-    below that of guessing. Without validation images the last epoch is the result, and counts alone. Training accuracy alone
-    would not do: mixed labels keep it low.
+    ``chance`` is the share of the largest class. The threshold for learning is twice that share, or chance plus a tenth of
+    the way to 1 if that is lower. Nothing was learned if in no epoch after the warmup the accuracy plus two standard errors,
+    on training or on validation images, reaches the threshold. Nothing was learned, either, if no accuracy above the
+    threshold exceeds chance by three standard errors, and the training loss never fell below that of guessing. Without
+    validation images only the last epoch counts, since it is the result. Training accuracy alone would not be enough, since
+    mixed labels keep it low.
     """
     threshold = chance + min(chance, (1 - chance) / 10)
     rows = [row for row in log if row["epoch"] > cfg.warmup_epochs]

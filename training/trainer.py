@@ -41,7 +41,7 @@ def train(
         if is_main:
             print_notes(prepared.dataset)
         check_space(directory, prepared.num_bytes)
-        # From here on the run's directory changes; what is wrong with the config has shown itself above.
+        # From here on the run's directory changes; errors in the config were raised above.
         if is_main and not (resume and exists):
             source = prepared.model.pretrained_from
             run, lock = Run.create(directory, config, device=device, pretrained=source, replace=exists)
@@ -51,7 +51,7 @@ def train(
             Trainer(run, prepared, device=device).fit()
         except (torch.OutOfMemoryError, ValueError) as error:
             if is_main and not (run.finished or run.path("last.pt").is_file()) and is_run(directory):
-                remove_run(directory)  # no epoch was finished: once the cause is mended, the same command starts anew
+                remove_run(directory)  # no epoch was finished, so that the same command can start again
             if isinstance(error, ValueError):
                 raise
             raise out_of_memory(config, device) from None
@@ -59,7 +59,7 @@ def train(
 
 
 def out_of_memory(config: Config, device: torch.device) -> ValueError:
-    """What is said, with the remedies, when a batch is too large for the device."""
+    """The error, with remedies, for a batch that is too large for the device's memory."""
     size, parts = config.train.batch_size, config.train.grad_accum_steps
     return ValueError(
         f"out of memory on {device} with train.batch_size={size}; try train.grad_accum_steps={2 * parts}, which "
@@ -68,7 +68,7 @@ def out_of_memory(config: Config, device: torch.device) -> ValueError:
 
 
 class Trainer:
-    """One run's training loop. Randomness follows from the seed and the epoch's number: see `randomness`."""
+    """One run's training loop. Random numbers depend on the seed and the epoch's number: see `randomness`."""
 
     def __init__(self, run: Run, prepared: Prepared, *, device: torch.device):
         self.cfg = cfg = run.config.train
@@ -77,7 +77,7 @@ class Trainer:
         dataset, model, precision = self.dataset, self.model, self.precision
         self.measures = ("loss", "accuracy") + ("top5_accuracy",) * cfg.log_top5
         self.optimizer = optimizer = create_optimizer(model, run.config)
-        self.watched = ("val", "test") if cfg.log_test else ("val",)  # nothing is chosen by the second
+        self.watched = ("val", "test") if cfg.log_test else ("val",)  # no epoch is chosen by the test split
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.augment = Augment(run.config.data.augment)
         self.preprocess = preprocessing(model)
@@ -100,9 +100,12 @@ class Trainer:
         self.writer = scalar_writer(run) if cfg.tensorboard and distributed.is_main() else None
 
     def fit(self) -> None:
-        """Epochs until there is a reason to stop, then the summary."""
+        """Train epochs until there is a reason to stop, then write the summary.
+
+        Raises ValueError if the loss is not finite, and Interrupted at a signal.
+        """
         log = self.state.log
-        stopped_because = reason_to_stop(log, self.cfg, self.target)  # killed before it could say so
+        stopped_because = reason_to_stop(log, self.cfg, self.target)  # if it was killed after its last epoch
         if distributed.is_main():
             name = self.run.config.model.name
             print(start_line(self.dataset, self.model, name, self.device, self.precision), flush=True)
@@ -111,7 +114,7 @@ class Trainer:
         with Signals() as self.signals:
             while not stopped_because:
                 signal = max(distributed.gather(self.signals.received))
-                if signal:  # in the last step of an epoch, or in validation
+                if signal:  # came in the last step of an epoch, or in validation
                     raise Interrupted(signal)
                 row = self.train_epoch(len(log))
                 if not math.isfinite(row["train_loss"]):
@@ -130,7 +133,7 @@ class Trainer:
         self.state.summarize(stopped_because, steps_per_epoch=self.steps_per_epoch, **facts)
         if self.writer:
             self.writer.close()
-        if self.signals.received:  # in the last epoch: this run is done, but the configs after it are not wanted
+        if self.signals.received:  # came in the last epoch: this run is finished, but later configs must not start
             raise Interrupted(self.signals.received)
         if stopped_because == "non_finite_loss":
             remedy = ", or set train.amp=bf16" if self.precision == "fp16" else ""
@@ -150,13 +153,13 @@ class Trainer:
         )
 
     def train_epoch(self, epoch: int) -> dict:
-        """One pass over the training images, or the rest of one -> its row of the log."""
+        """One epoch, or the rest of an interrupted one -> its row of the log."""
         order, generator = seed_epoch(self.run.config.seed, epoch, self.rank)
         plan = self.plan(order)
         first, before, sums = self.state.take_progress(generator, self.device)  # sums: loss, hits, images
         start = time.perf_counter() - before
         train_mode(self.model)
-        batches = self.dataset.train.load([s.part(self.rank, self.world_size) for s in plan[first:]], self.device)
+        batches = self.dataset.train.load([b.part(self.rank, self.world_size) for b in plan[first:]], self.device)
         with TrainingBar(f"epoch {epoch + 1}/{self.cfg.epochs}", plan, first, visible=distributed.is_main()) as bar:
             watcher = Watcher(bar, self.signals, save_every=self.cfg.checkpoint_every_steps)
             for step, (images, labels) in enumerate(batches, first):
@@ -183,23 +186,24 @@ class Trainer:
         }
 
     def schedule(self, epoch: int, step: int) -> None:
-        """Set the learning rate of a step of an epoch, and note it."""
+        """Set the learning rate for a step of an epoch, and record it."""
         since_start = epoch * self.steps_per_epoch
         self.scheduler.step_update(since_start + step if self.cfg.sched_on_updates else since_start)
         self.state.learning_rates.append(max(group["lr"] for group in self.optimizer.param_groups))
 
     def prepare_batch(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """uint8 b 3 H W and int64 b -> what the model sees, float b 3 H W, and labels or, of mixed images, shares b K."""
+        """uint8 b 3 H W and int64 b -> the model's input, float b 3 H W, and labels or, for mixed images, shares b K."""
         inputs = self.augment.erase(self.preprocess(self.augment(images, generator)), generator)
         return self.mixer(inputs, labels) if self.mixer else (inputs, labels)
 
     def train_step(self, images: Tensor, labels: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
-        """One optimizer step on this rank's part (uint8 b 3 H W, int64 b) of a batch; sums of loss, hits, images."""
+        """One optimizer step on this rank's part (uint8 b 3 H W, int64 b) of a batch -> sums of loss, hits, images."""
         inputs, targets = self.prepare_batch(images, labels, generator)
         sums = torch.zeros(3, device=self.device)
         parts = list(zip(*(x.chunk(self.cfg.grad_accum_steps) for x in (inputs, targets, labels))))
         for number, (chunk, target, label) in enumerate(parts, 1):
-            # Ranks exchange gradients once, in the last part. The kernel is also that of what is computed again backwards.
+            # Ranks exchange gradients once, in the last part. The attention kernel must also be set for the backward pass,
+            # which may compute activations again.
             exchange = nullcontext() if number == len(parts) else self.exchange_later()
             with exchange, training_attention(self.model, self.device, self.precision):
                 with autocast(self.device, self.precision):
@@ -208,7 +212,9 @@ class Trainer:
                 # The gradient is that of the mean over the whole batch; DistributedDataParallel divides by the ranks.
                 self.scaler.scale(loss * len(chunk) * self.world_size / batch_size).backward()
             hits = (logits.detach().argmax(dim=1) == label).sum()
-            shown = F.cross_entropy(logits.detach().float(), target, reduction="sum")  # as validation's: not smoothed
+            shown = F.cross_entropy(
+                logits.detach().float(), target, reduction="sum"
+            )  # without label smoothing, as in validation
             sums += torch.stack([shown, hits, torch.full_like(hits, len(chunk))])
         if self.cfg.clip_grad:
             self.scaler.unscale_(self.optimizer)
@@ -219,7 +225,7 @@ class Trainer:
         return sums
 
     def validate(self) -> dict:
-        """Loss and accuracy on the splits that are watched; null where nothing is held out."""
+        """Loss and accuracy on the validation split (and the test split with ``log_test``); None for an empty split."""
         row = {}
         for name in self.watched:
             row |= {f"{name}_{key}": None for key in self.measures}

@@ -195,9 +195,9 @@ def test_shift_that_the_size_makes_idle_is_reported(caplog):
     assert "this is global attention" in small(window_size=16).idle_switches[-1]
     assert "1x1 grid" in small(img_size=4, window_size=2).idle_switches[1]
     assert "mask_padding changes nothing" in small(mask_padding=False).idle_switches[0]
-    assert "under global_attention" in small(global_attention=True).idle_switches[0]
-    assert "windows of one place" in small(window_size=1).idle_switches[0]
-    assert "not seen" in small(img_size=33).idle_switches[0]
+    assert "with global_attention" in small(global_attention=True).idle_switches[0]
+    assert "windows of one token" in small(window_size=1).idle_switches[0]
+    assert "are ignored" in small(img_size=33).idle_switches[0]
 
 
 def test_switches_called_idle_are_idle():

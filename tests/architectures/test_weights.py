@@ -114,7 +114,7 @@ def test_a_folder_of_timms_is_fine_tuned_from(tmp_path, folder_root):
     digest = hashlib.sha256((tmp_path / "weights" / "model.safetensors").read_bytes()).hexdigest()
     assert (started["corpus"], started["license"]) == ("ImageNet-21k (test_in21k)", "mit")
     assert started["sha256"] == digest
-    with pytest.raises(ValueError, match="it holds a vit_tiny_patch16_224, not a resnet18"):
+    with pytest.raises(ValueError, match="its weights are of vit_tiny_patch16_224, not of resnet18"):
         build("resnet18", pretrained=f"{tmp_path}/weights")
     (tmp_path / "weights" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"needs a config\.json as timm writes it"):
@@ -134,7 +134,7 @@ def test_a_name_may_be_a_folder_or_a_repository_of_the_hub(tmp_path, monkeypatch
         assert torch.equal(model(images), source(images))
         assert create_model(config, num_classes=3).head.out_features == 3
     (tmp_path / "config.json").write_text('{"architecture": "no_such_model", "pretrained_cfg": {}}')
-    with pytest.raises(ValueError, match="neither timm nor the project knows its no_such_model"):
+    with pytest.raises(ValueError, match="neither timm nor the project has its no_such_model"):
         create_model(config, num_classes=7)
     (tmp_path / "config.json").unlink()
     with pytest.raises(ValueError, match=r"has no config\.json as timm writes it"):

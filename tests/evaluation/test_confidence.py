@@ -57,7 +57,10 @@ def test_conformal_sets_hold_the_true_class_as_often_as_they_promise():
 
 def test_too_few_validation_images_hold_no_such_promise():
     few = confidence.conformal_sets(draw(50, 0), draw(8, 1))
-    assert few["threshold"] is None and few["reason"] == "8 validation images cannot hold 90%; at least 9 can"
+    assert (
+        few["threshold"] is None
+        and few["reason"] == "8 validation images are too few for a level of 90%; at least 9 are needed"
+    )
     assert confidence.conformal_sets(draw(50, 0), draw(9, 1))["threshold"] is not None
 
 

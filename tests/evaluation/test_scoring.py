@@ -92,10 +92,10 @@ def test_changed_test_images_are_named_and_evaluated_anew(copied, capsys):
         invert(path)
     arguments = [str(run), f"data.root={root}"]
     gradcam.main([*arguments, "--index", "0"])
-    assert "note: the test images are others than when the run was trained" in capsys.readouterr().err
+    assert "note: the test images differ from those when the run was trained" in capsys.readouterr().err
     args = evaluate.parse_arguments(arguments)
     (opened,) = open_runs(args.runs, None, args.overrides)
-    assert reason_to_evaluate(opened, Variant()) == "the test images are others than when it was evaluated"
+    assert reason_to_evaluate(opened, Variant()) == "the test images differ from those when it was evaluated"
     evaluate.main(arguments)
     assert metrics_of(run)["images_since_training"] == "changed"
     assert reason_to_evaluate(opened, Variant()) is None
