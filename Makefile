@@ -11,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: quickstart test test-slow mutations lint study-a study-b study-c study-d study-e study study-report clean
+.PHONY: quickstart test test-slow mutations lint study-a study-b study-c study-d study-e study study-report maps-b maps-c clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python train.py configs/quickstart.yaml --overwrite
@@ -24,38 +24,57 @@ quickstart: $(INSTALLED)
 
 OUTPUTS = outputs
 TRAIN = $(BIN)/python train.py --resume $(SMALL_KEYS) $(ARGS)
-IMAGES ?= 3 17 42 107 256 512 777 1024 2048 4096
-PICTURES = --index $(IMAGES)
+EXPLAIN = $(BIN)/python gradcam.py
+PICTURES = $(if $(IMAGES),--index $(IMAGES),--random 10)
 ANALYZE ?= 500
+SWIN_END = layers.3
+TUNED = model.pretrained=true
+PAIR = $(OUTPUTS)/swin_cifar10/imagenet cat dog
 
 ifdef SMALL
 OUTPUTS = outputs/small
 PICTURES = --per-class 1
 ANALYZE = 20
 SMALL_DATA = $(if $(DATA),data.dataset=imagefolder 'data.root=$(DATA)',data.dataset=digits data.augment.hflip=0)
-SMALL_KEYS = output_root=$(OUTPUTS) $(SMALL_DATA) data.image_size=32 model.pretrained=false reported={} \
+SMALL_KEYS = output_root=$(OUTPUTS) $(SMALL_DATA) data.image_size=32 \
 	train.epochs=3 train.batch_size=32 train.warmup_epochs=0 evaluate.latency_seconds=0.1
+SCRATCH = model.pretrained=false
 SMALL_VIT = model.name=vit_tiny_patch16_224 'model.kwargs={patch_size: 4, embed_dim: 64, depth: 4, num_heads: 2}'
 SMALL_SWIN = model.name=swin_tiny_patch4_window7_224 \
 	'model.kwargs={patch_size: 2, window_size: 4, embed_dim: 32, depths: [2, 2], num_heads: [2, 4]}'
 SMALL_TARGET = 'train.stop_at_fraction_of={run: $(OUTPUTS)/shallow_vit/resnet34, fraction: 0.9}'
 SMALL_SIDES = --sides 56 112 168 224 --seconds 0.1
+SWIN_END = layers.1
+TUNED = model.pretrained=$(OUTPUTS)/swin_cifar100/recommended/best.pt
+PAIR = $(OUTPUTS)/swin_flowers/finetuned
 endif
 
 study-a: ; $(MAKE) study STUDY=cifar10_lr
-study-b: ; $(MAKE) study STUDY=cifar10_freeze
-study-c: ; $(MAKE) study STUDY=cifar10_partial
+study-b: ; $(MAKE) study STUDY=cifar10_freeze MAPS=maps-b
+study-c: ; $(MAKE) study STUDY=cifar10_partial MAPS=maps-c
 
-# One study: its configs trained, explained in pictures and in numbers, and compared in one report. A run that fails (-) does
-# not end it.
+# One study: its configs trained, what we recommend first, explained in pictures and in numbers, and compared in one report. What
+# fails (-) does not end it.
+configs_of = $(wildcard configs/$(STUDY)/$(1)*_recommended.yaml) \
+	$(filter-out %_recommended.yaml,$(wildcard configs/$(STUDY)/$(1)*.yaml))
 study: $(INSTALLED)
 ifdef SMALL
-	-$(TRAIN) configs/$(STUDY)/vit*.yaml $(SMALL_VIT)
-	-$(TRAIN) configs/$(STUDY)/swin*.yaml $(SMALL_SWIN)
+	-$(TRAIN) $(call configs_of,vit) $(SMALL_VIT) $(SCRATCH)
+	-$(TRAIN) $(call configs_of,swin) $(SMALL_SWIN) $(SCRATCH)
 else
-	-$(TRAIN) configs/$(STUDY)/*.yaml
+	-$(TRAIN) $(call configs_of,)
 endif
+	$(if $(MAPS),$(MAKE) $(MAPS))
 	$(MAKE) study-report
+
+# B: the layer that notebooks take beside the usual one. C: Score-CAM at the patch embedding, with its seconds.
+REPORT = $(OUTPUTS)/comparisons/$(STUDY)
+finished = $(foreach run,$(dir $(wildcard $(OUTPUTS)/$(STUDY)/$(1)*/train.json)),$(if $(wildcard $(run)best.pt),$(run)))
+maps-b:
+	-$(EXPLAIN) $(call finished,vit) $(PICTURES) --method attention gradcam --output $(REPORT)
+	-$(EXPLAIN) $(call finished,swin) $(PICTURES) --method gradcam --layer $(SWIN_END) default --output $(REPORT)
+maps-c:
+	-$(EXPLAIN) $(OUTPUTS)/$(STUDY) --random 1 --method scorecam --layer patch_embed --output $(REPORT)
 
 study-d: $(INSTALLED)
 	$(TRAIN) configs/shallow_vit/resnet34.yaml
@@ -63,15 +82,22 @@ study-d: $(INSTALLED)
 	$(MAKE) study-report STUDY=shallow_vit
 
 study-e: $(INSTALLED)
-	$(BIN)/python -m benchmarks.attention_complexity --output $(OUTPUTS)/attention_complexity $(SMALL_SIDES)
-	$(TRAIN) configs/swin/cifar100_scratch.yaml $(SMALL_SWIN)
-	$(BIN)/python evaluate.py $(OUTPUTS)/cifar100_scratch --corrupt
-	$(BIN)/python gradcam.py $(OUTPUTS)/cifar100_scratch $(PICTURES)
+	-$(BIN)/python -m benchmarks.attention_complexity --output $(OUTPUTS)/attention_complexity $(SMALL_SIDES)
+	-$(TRAIN) configs/swin/flowers_imagenet.yaml model.pretrained=false name=swin_flowers/scratch train.lr=1e-3 \
+		$(SMALL_SWIN)
+	-$(TRAIN) configs/swin/cifar100_scratch.yaml configs/swin/cifar100_as_studied.yaml $(SMALL_SWIN)
+	-$(TRAIN) configs/swin/flowers_imagenet.yaml $(TUNED) $(SMALL_SWIN)
+ifndef SMALL
+	-$(TRAIN) configs/swin/cifar10_imagenet.yaml
+endif
+	-$(BIN)/python -m benchmarks.two_classes $(PAIR)
+	-$(MAKE) study-report STUDY=swin_flowers PICTURES="--per-class 1 --target label"
+	$(MAKE) study-report STUDY=swin_cifar100
 
-REPORT = $(OUTPUTS)/comparisons/$(STUDY)
 study-report:
-	$(BIN)/python gradcam.py $(OUTPUTS)/$(STUDY) $(PICTURES) --output $(REPORT)
-	$(BIN)/python gradcam.py $(OUTPUTS)/$(STUDY) --analyze $(ANALYZE) --output $(REPORT)
+	-$(EXPLAIN) $(OUTPUTS)/$(STUDY) $(PICTURES) --output $(REPORT)
+	-$(EXPLAIN) $(OUTPUTS)/$(STUDY) $(PICTURES) --method gradcam --output $(REPORT)
+	-$(EXPLAIN) $(OUTPUTS)/$(STUDY) --analyze $(ANALYZE) --output $(REPORT)
 	$(BIN)/python evaluate.py $(OUTPUTS)/$(STUDY) --corrupt --output $(REPORT)
 
 test: lint

@@ -200,8 +200,8 @@ def open_runs(
     Raises ValueError if a directory is no finished run, two runs have the same name, or a single run has an ``output``.
     """
     runs: dict[str, Run] = {}
-    directories = [run for directory in directories for run in _usable(directory, runs_below(directory))]
-    for directory in {path.resolve(): path for path in directories}.values():
+    found = [run for directory in directories for run in _usable(directory, runs_below(directory))]
+    for directory in {path.resolve(): path for path in found}.values():
         run = Run.open_finished(directory, overrides)
         run.figure_format = figure_format
         other = runs.setdefault(run.config.name, run)
@@ -209,7 +209,7 @@ def open_runs(
             raise ValueError(
                 f"{other.directory} and {directory} are both named {run.config.name}; edit name in one's config.yaml"
             )
-    if output and len(runs) == 1:
+    if output and len(runs) == 1 and all(map(is_run, directories)):  # else the others of a folder came to no end
         raise ValueError("--output is the folder of a comparison; name another run, or leave --output out")
     return list(runs.values())
 

@@ -234,7 +234,9 @@ def _grid_caption(stored: Mapping, names: Mapping[str, str]) -> str:
     for column in stored["maps"]:
         place = f"{column['method']} at {column['layer']}" if column["layer"] else column["method"]
         target = {None: "the predicted class", "label": "the true class"}.get(column["target"], column["target"])
-        places.setdefault(f"{place}, for {target}", dict.fromkeys([]))[names[column["run"]]] = None
+        seconds = column.get("seconds_per_map")  # not in files of earlier versions
+        run = names[column["run"]] + (f": {seconds:.2g} s a map" if seconds else "")
+        places.setdefault(f"{place}, for {target}", dict.fromkeys([]))[run] = None
     told = "; ".join(f"{place} ({', '.join(runs)})" for place, runs in places.items())
     return f"Heat maps of the same images: {told}. Below each map what the run predicts."
 

@@ -72,9 +72,9 @@ def _with_scales(row: Sequence[Cell], shared: bool) -> list[Cell]:
 def _lines(rows: Sequence[Sequence[Cell]], titles: Sequence[str]) -> list[Line]:
     """The cells with their titles in lines of a page."""
     titled = [list(zip(titles, row, strict=True)) for row in rows]
-    if len(titles) > MOST_COLUMNS:  # an image's maps go on below
+    if len(titles) > MOST_COLUMNS + 1:  # an image's maps go on below, unless one alone would
         return [line[i : i + MOST_COLUMNS] for line in titled for i in range(0, len(line), MOST_COLUMNS)]
-    most = MOST_COLUMNS // len(titles)
+    most = max(1, MOST_COLUMNS // len(titles))
     on_page = lambda across: len(_pages(_abreast(titled, across))) == 1  # noqa: E731
     across = next((n for n in range(1, most) if on_page(n)), most)
     return _abreast(titled, across)

@@ -1,5 +1,6 @@
 """Heat maps of pictures with what they are about, and what to do where one cannot be drawn."""
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,10 +76,16 @@ class MapSet:
     def place(self) -> str:
         return f"{self.method} at {self.layer.name}" if self.layer else self.method
 
+    @property
+    def seconds(self) -> float:
+        """What a map took, the median over the pictures."""
+        return statistics.median(explanation.seconds for explanation in self.explanations)
+
     def to_dict(self) -> dict:
         grids = [list(e.map.shape) for e in self.explanations if e.map is not None]
         layer = self.layer.name if self.layer else None
-        return {"method": self.method, "layer": layer, "target": self.target, "grid": grids[0] if grids else None}
+        about = {"method": self.method, "layer": layer, "target": self.target, "grid": grids[0] if grids else None}
+        return about | {"seconds_per_map": self.seconds}
 
 
 # ---------------------------------------------------------------- explanations

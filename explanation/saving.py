@@ -34,11 +34,12 @@ def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
             column.class_names[e.target],
             column.place,
             e.fault or f"{e.map.max():.3g}",
+            f"{e.seconds:.3g}",
         )
         for column in columns
         for e in column.explanations
     ]
-    print_table(rows, header=("image", "label", "prediction", "explained", "by", "largest value"))
+    print_table(rows, header=("image", "label", "prediction", "explained", "by", "largest value", "seconds"))
     maps = [column.to_dict() for column in columns]
     result = {"run": str(run.directory), "images": len(columns[0].explanations)}
     print_result(result | (maps[0] if len(maps) == 1 else {"maps": maps}), written)

@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import evaluate
 import gradcam
 from common.runs import Run
 from data import Preprocess, load_dataset
@@ -111,6 +113,17 @@ def test_some_blank_maps_are_a_warning(capsys):
     assert "warning: gradcam: 2 of 2 maps are unusable" in capsys.readouterr().err
     with pytest.raises(ValueError, match="2 of 2 maps are unusable"):
         tasks.report_faults([column("blank", "blank"), column("blank", "blank")])
+
+
+def test_a_folder_with_one_finished_run_is_explained_without_a_comparison(vit_run, tmp_path, capsys):
+    """As a study calls it, whose other runs may have failed."""
+    shutil.copytree(vit_run, tmp_path / "study" / "one")
+    shutil.copytree(vit_run, tmp_path / "study" / "other")
+    (tmp_path / "study" / "other" / "train.json").unlink()
+    for main, arguments in ((gradcam.main, ["--index", "0", "--method", "layercam"]), (evaluate.main, [])):
+        main([str(tmp_path / "study"), *arguments, "--output", str(tmp_path / "report")])
+        assert "other is left out: it is unfinished" in capsys.readouterr().err
+    assert (tmp_path / "study" / "one" / "report.html").is_file() and not (tmp_path / "report").exists()
 
 
 def test_a_folder_for_a_comparison_needs_one(vit_run, tmp_path):

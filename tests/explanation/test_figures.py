@@ -129,7 +129,7 @@ def test_cam_grid_shares_the_scale_of_a_row_on_request():
 
 @pytest.mark.parametrize(
     ("num_rows", "num_columns", "pages", "columns"),
-    [(1, 1, 1, 2), (2, 3, 1, 4), (10, 1, 1, 6), (5, 5, 2, 6), (3, 8, 2, 6), (18, 2, 3, 6)],
+    [(1, 1, 1, 2), (2, 3, 1, 4), (10, 1, 1, 6), (5, 5, 2, 6), (3, 8, 2, 6), (18, 2, 3, 6), (5, 6, 2, 7)],
 )
 def test_cam_grid_is_readable_and_no_taller_than_a_page(num_rows, num_columns, pages, columns):
     titles = ["vit_tiny_patch16_224, head", "swin_tiny_patch4_window7_224, last-4"] * 4
