@@ -61,6 +61,12 @@ def test_images_of_one_colour_and_empty_splits_are_like_nothing(pictures):
     assert len(near_copies(pictures, pictures[:0]).images) == len(near_copies(pictures[:0], pictures).images) == 0
 
 
+def test_blank_images_have_a_correlation_that_is_a_number(pictures):
+    plain = torch.arange(200)[:, None, None, None].expand(200, 3, SIDE, SIDE).to(torch.uint8)
+    found = _aligned(_smooth(pictures), _smooth(plain))
+    assert found.isfinite().all() and found.abs().max() < 0.5
+
+
 def test_the_threshold_is_the_least_correlation(pictures):
     noise = torch.randint(-255, 256, (40, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
     noisy = pictures[:40] + noise * torch.linspace(0.05, 0.9, 40)[:, None, None, None]
