@@ -181,12 +181,13 @@ def read_log(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             table = csv.DictReader(file)
+            names = set(table.fieldnames or ())
             rows = [{key: float(value or "nan") for key, value in row.items()} for row in table]
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; train.py writes it: restore it from a copy") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{path} is not a log as train.py writes it ({error}); restore it from a copy") from None
-    if not set(columns) <= set(table.fieldnames or ()):
+    if not set(columns) <= names:
         raise ValueError(f"{path} is not a log as train.py writes it (columns are missing); restore it from a copy")
     return rows
 

@@ -95,7 +95,7 @@ def test_a_key_that_a_file_lacks_names_the_file(run):
         stored.read_json(run / "metrics.json")["top5_accuracy"]
 
 
-@pytest.mark.parametrize("content", ["epoch,lr\n1,2\n", "epoch,lr\nx,2\n", "epoch\n1,2,3\n", "\x00\x01"])
+@pytest.mark.parametrize("content", ["", "epoch,lr\n1,2\n", "epoch,lr\nx,2\n", "epoch\n1,2,3\n", "\x00\x01"])
 def test_logs_of_any_shape(run, content):
     (run / "log.csv").write_text(content)
     with pytest.raises(ValueError, match=r"log\.csv is not a log as train\.py writes it"):

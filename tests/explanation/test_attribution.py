@@ -292,3 +292,13 @@ def test_attention_is_the_mean_over_heads_of_any_number_of_images():
         expected = attention_of(model, images[16:], layer.name, patch).mean(1)
         assert maps.shape == (18, *layer.grid)
         np.testing.assert_allclose(maps[16:], expected.detach().numpy(), rtol=1e-4, atol=1e-7)
+
+
+def test_lrprollout_is_gradient_rollout_times_relevance():
+    model = build("swin")
+    images, layer = random_images(model, 2), map_layer(model, "layers.1.blocks.0.norm1")
+    (rollouts, _), (factor, _) = (heat_maps(model, layer, images, [1, 4], method=m) for m in ("gradrollout", "lrp"))
+    assert factor.shape[1:] == (8, 8) and rollouts.shape[1:] == (16, 16)
+    factor = nn.functional.interpolate(torch.from_numpy(factor)[:, None], (16, 16), mode="bilinear")[:, 0].numpy()
+    maps, _ = heat_maps(model, layer, images, [1, 4], method="lrprollout")
+    np.testing.assert_allclose(maps, rollouts * factor, rtol=1e-3, atol=1e-4 * maps.max())
