@@ -1,1 +1,1 @@
-"""Several evaluated runs side by side."""
+"""Comparison of several evaluated runs: significance, caveats, tables, figures and the report."""

@@ -1,4 +1,4 @@
-"""What makes a comparison less than fair, or less than certain: everything in which runs differ beside what is compared."""
+"""Caveats of a comparison: what makes it unfair or uncertain, above all other settings in which the runs differ."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ TRAINING = "The runs were trained differently"
 MEASUREMENT = "The runs were measured differently"
 CERTAINTY = "How certain it is"
 WEIGHTS = (ARCHITECTURE, TRAINING, MEASUREMENT, CERTAINTY)
-"""Groups of caveats, the weightiest first."""
+"""Groups of caveats, the most important first."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Caveat:
 
 @dataclass(frozen=True)
 class Aspect:
-    """Settings that belong together, and what follows where they are unequal."""
+    """Settings that belong together, and the consequence if they differ."""
 
     weight: str
     title: str
     keys: tuple[str, ...]
-    """Of `settings_of`; one that ends with a dot stands for all that begin so."""
+    """Keys of `settings`; one that ends with a dot stands for all keys that begin with it."""
     consequence: str
 
 
@@ -124,7 +124,7 @@ ASPECTS = (
 OTHER = Aspect(TRAINING, "Other settings", (), "They are part of what is compared")
 
 COMPARED = ("name", "seed", "model.name", "train.lr", "train.amp", "train.log_test", "data.root")
-"""Config keys that are compared on purpose, have no effect on a result, or are told by what came of them."""
+"""Config keys that are compared on purpose, have no effect on a result, or whose effect is recorded elsewhere."""
 
 EFFECTIVE: Mapping[str, Callable[[Config], object]] = {
     "train.mixup_prob": lambda c: c.train.mixup or c.train.cutmix,
@@ -134,16 +134,16 @@ EFFECTIVE: Mapping[str, Callable[[Config], object]] = {
     "data.crop_mode": lambda c: c.data.crop_pct,
     "train.warmup_lr": lambda c: c.train.warmup_epochs,
 }
-"""Keys that act only where something else is on."""
+"""Keys that have an effect only if another setting is on."""
 
 UNKNOWN = object()
 
 
 def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> list[Caveat]:
-    """What makes the comparison less than fair, or less than certain, the weightiest first.
+    """The caveats of a comparison, the most important first.
 
     Args:
-        groups: models by name, each of which has one run per seed.
+        groups: name -> the runs of a model, one per seed.
     """
     found = [*_between(entries, groups), *_sizes(groups)]
     for name, group in groups.items():
@@ -151,14 +151,14 @@ def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> 
     found += [*_seeds(groups), *_images(entries)]
     for entry in entries:
         if entry.training["diverged"]:
-            text = f"{entry.name} diverged in training: its accuracy says nothing about its architecture."
+            text = f"{entry.name} diverged in training, so its accuracy does not characterise its architecture."
             found.append(Caveat(CERTAINTY, text))
         found += [Caveat(MEASUREMENT, text) for text in doubtful_costs(entry.name, entry.metrics)]
     return sorted(found, key=lambda caveat: WEIGHTS.index(caveat.weight))
 
 
 def settings(entries: Sequence[Entry]) -> dict[str, list[Any]]:
-    """In what runs differ: key -> the value of each, UNKNOWN where it is not recorded or has no effect."""
+    """Settings in which runs differ: key -> each run's value, UNKNOWN if it is not recorded or has no effect."""
     configs = [entry.run.config for entry in entries]
     rows = {key: row for key, row in differing_values(configs).items() if key not in COMPARED}
     for key, acts in EFFECTIVE.items():
@@ -172,7 +172,7 @@ def settings(entries: Sequence[Entry]) -> dict[str, list[Any]]:
 
 
 def doubtful_costs(name: str, metrics: Mapping) -> list[str]:
-    """A sentence for each latency whose 90th percentile is beyond 1.5 medians, and one if two counts of GMACs disagree."""
+    """A sentence for each latency whose 90th percentile is above 1.5 medians, and one if the two counts of GMACs disagree."""
     found = [
         f"The latency of {name} at batch {size} was unsteady: its 90th percentile is {times['p90'] / times['median']:.1f} "
         "times its median; measure it again on a machine that does nothing else."
@@ -182,14 +182,14 @@ def doubtful_costs(name: str, metrics: Mapping) -> list[str]:
     gmacs, check = metrics["gmacs"], metrics.get("gmacs_torch")
     if check and abs(check - gmacs) > 0.05 * gmacs:
         found.append(
-            f"GMACs of {name}: fvcore counts {gmacs:.4g} and PyTorch's own counter {check:.4g}; the model computes what one of "
-            "them does not know."
+            f"GMACs of {name}: fvcore counts {gmacs:.4g} and PyTorch's own counter {check:.4g}; one of them does not know an "
+            "operation of the model."
         )
     return found
 
 
 def _facts(entry: Entry) -> dict[str, object]:
-    """What a run was, as far as its config does not tell."""
+    """Facts about a run that are not in its config."""
     metrics, training, config = entry.metrics, entry.training, entry.run.config
     environment = entry.run.read_json("environment.json")
     facts = {
@@ -250,7 +250,7 @@ def _between(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) ->
 
 
 def _within(name: str, group: Sequence[Entry]) -> list[Caveat]:
-    """In what the seeds of one model differ beside their seed."""
+    """A caveat if the runs of one model differ in more than their seed."""
     told = []
     for key, row in settings(group).items():
         values = [f"{_text(value)} ({entry.name})" for entry, value in zip(group, row) if value is not UNKNOWN]
@@ -262,7 +262,7 @@ def _within(name: str, group: Sequence[Entry]) -> list[Caveat]:
 
 
 def _images(entries: Sequence[Entry]) -> list[Caveat]:
-    """Images of the evaluation that were learned from, or put in the place of others."""
+    """Caveats about evaluated images that are copies of training images, or that have changed since the training."""
     found = []
     copies = {entry.name: entry.metrics.get("num_copies") or 0 for entry in entries}
     if any(copies.values()):
@@ -319,5 +319,5 @@ def _distinct(row: Sequence[Any]) -> int:
 
 
 def _text(value: Any) -> str:
-    """Of any two values that differ, two texts that differ."""
+    """A value as text; different values have different texts."""
     return "\0" if value is UNKNOWN else value if isinstance(value, str) else json.dumps(value)

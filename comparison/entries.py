@@ -1,6 +1,6 @@
-"""Several evaluated runs side by side, and whether they may be compared.
+"""Load evaluated runs, check that they may be compared, and group them into models.
 
-Runs that differ in nothing but their seed count as one model.
+Runs that differ only in their seed count as one model.
 """
 
 import re
@@ -13,7 +13,7 @@ from common.runs import Run
 from evaluation.predictions import ORIGIN, Predictions, load_predictions
 
 SEED_KEYS = {"name", "seed", "evaluate.batch_size", "data.root"}
-"""In which runs of one model may differ; that another folder holds the same images is known by their pixels."""
+"""Keys in which runs of one model may differ. Another folder is allowed, since its images are compared by their pixels."""
 IMAGES = ("train_fingerprint", "val_fingerprint")  # what a model was trained on and selected by
 
 
@@ -22,7 +22,7 @@ class Entry:
     """One evaluated run."""
 
     name: str
-    """As the report calls it: without what the names of all runs begin with."""
+    """The name in the report, without the common beginning of all runs' names."""
     run: Run
     metrics: dict
     training: dict  # train.json
@@ -33,15 +33,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a report tells of."""
+    """Everything that a report is made from."""
 
     entries: Sequence[Entry]
     groups: Mapping[str, Sequence[Entry]]
     """Models by name, each with one run per seed."""
     pairs: Sequence[dict]
-    """Of `significance.compare_pairs`."""
+    """From `significance.compare_pairs`."""
     seeds: Mapping[str, dict]
-    """Of each model what `significance.summarize_seeds` says."""
+    """Model -> result of `significance.summarize_seeds`."""
     reference: str
     """The model with which the others are compared."""
 
@@ -52,12 +52,12 @@ class Comparison:
 
     @property
     def firsts(self) -> list[Entry]:
-        """A run of each model, the first of its seeds; of a single model all runs."""
+        """The first run of each model; if there is only one model, all its runs."""
         return [group[0] for group in self.groups.values()] if len(self.groups) > 1 else list(self.entries)
 
 
 def shorten_names(names: Sequence[str]) -> list[str]:
-    """The names without what all begin with, up to a separator, as long as each rest begins with a letter."""
+    """The names without their common beginning, up to a separator after which each name begins with a letter."""
     shared = commonprefix(names)
     for end in sorted({match.end() for match in re.finditer(r"[/_.+-]", shared)}, reverse=True):
         rests = [name[end:] for name in names]
@@ -67,7 +67,7 @@ def shorten_names(names: Sequence[str]) -> list[str]:
 
 
 def read_entries(runs: Sequence[Run], suffix: str) -> list[Entry]:
-    """The runs, each under its short name, from the files that carry ``suffix`` in their names."""
+    """Load the runs, each with a short name, from the files with ``suffix`` in their names."""
     names = shorten_names([run.config.name for run in runs])
     return [replace(read_entry(run, suffix), name=name) for run, name in zip(runs, names)]
 
@@ -101,7 +101,7 @@ def check_comparable(entries: Sequence[Entry]) -> None:
 
 
 def group_by_seed(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Runs of the same images that differ only in their seed, under a name that they share."""
+    """Common name -> runs that were trained on the same images and differ only in their seed."""
     alike: list[list[Entry]] = []
     for entry in entries:
         for group in alike:

@@ -1,7 +1,7 @@
 """Figures over several runs: arrays in, a matplotlib `Figure` out.
 
-Fractions go in ([0, 1]), percent is drawn. Shapes: N runs, K classes, S severities. A run keeps its place in the order
-given, and so its colour, in all figures.
+Arguments are fractions in [0, 1]; figures show percent. Shapes: N runs, K classes, S severities. Runs are drawn in the order
+given, so that a run has the same colour in all figures.
 """
 
 import math
@@ -35,7 +35,7 @@ from common.plotting import (
     wrap,
 )
 
-# One row a run
+# One row per run
 
 
 def comparison_bars(
@@ -47,9 +47,9 @@ def comparison_bars(
     title: str | None = None,
     percent: bool = False,
 ) -> Figure:
-    """One quantity of several runs, first run on top, its value printed beside it.
+    """One quantity of several runs, the first run on top, with the values printed beside the panel.
 
-    With intervals: points with whiskers, on an axis that need not start at zero. Without: bars from zero.
+    With intervals: points with error bars, on an axis that need not start at zero. Without: bars from zero.
 
     Args:
         names: N runs.
@@ -68,7 +68,7 @@ def overview(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Several quantities of several runs, each in a panel like `comparison_bars`, two panels a row.
+    """Several quantities of several runs, each in a panel like `comparison_bars`, two panels per row.
 
     Args:
         quantities: what is measured (with its unit), to (N values, N 2 intervals or None, whether they are fractions).
@@ -90,8 +90,8 @@ def epochs_to_target(
     """Epochs that each run trained until its validation accuracy reached the target.
 
     Args:
-        epochs: N; of a run that never reached it, all the epochs that it trained.
-        reached: N, whether it did.
+        epochs: N; for a run that never reached it, all its epochs.
+        reached: N, whether the run reached it.
         target: the validation accuracy, a fraction.
     """
     figure, (axes,) = _run_rows(names, title)
@@ -109,7 +109,7 @@ def epochs_to_target(
 
 
 def grouped_accuracy(names: Sequence[str], seeds: Sequence[Sequence[float]], *, title: str | None = None) -> Figure:
-    """Runs that differ in their seed alone: each one a dot, their mean and standard deviation (n - 1).
+    """Runs that differ only in their seed: a dot for each, and their mean with standard deviation (n - 1).
 
     Args:
         names: of N groups.
@@ -138,7 +138,7 @@ def grouped_accuracy(names: Sequence[str], seeds: Sequence[Sequence[float]], *, 
 
 
 def _run_rows(names: Sequence[str], title: str | None, count: int = 1) -> tuple[Figure, list[Axes]]:
-    """Panels with one row a run, first run on top, which share the names at their left."""
+    """Panels with one row per run, the first run on top, and the names on the left."""
     labels = [wrap(name, 3, TICK_SIZE) for name in names]
     lines = max(label.count("\n") + 1 for label in labels)
     height = len(names) * max(0.3, 0.1 + 0.15 * lines) + 0.8
@@ -153,7 +153,7 @@ def _run_rows(names: Sequence[str], title: str | None, count: int = 1) -> tuple[
 
 
 def _draw_values(axes: Axes, values: Sequence[float], intervals: np.ndarray | None, quantity: str, percent: bool):
-    """What `comparison_bars` shows, in a panel of `_run_rows`."""
+    """Draw the values of `comparison_bars` in a panel of `_run_rows`."""
     factor, show, unit = (100, "{:.2f}".format, " %") if percent else (1, readable, "")
     values, rows = factor * np.asarray(values, dtype=float), np.arange(len(values))
     texts = [show(value) + unit if np.isfinite(value) else "no value" for value in values]
@@ -177,12 +177,12 @@ def _draw_values(axes: Axes, values: Sequence[float], intervals: np.ndarray | No
 
 
 def _write_beside(axes: Axes, texts: Sequence[str]) -> None:
-    """A text for each row, in a column right of the panel, so that no text meets a whisker."""
+    """Write a text for each row in a column right of the panel, so that no text covers an error bar."""
     for row, text in enumerate(texts):
         axes.text(1.02, row, text, va="center", fontsize=TICK_SIZE, transform=axes.get_yaxis_transform())
 
 
-# One row a class
+# One row per class
 
 
 def per_class_accuracy(
@@ -215,13 +215,13 @@ def per_class_differences(
     reference: str,
     title: str | None = None,
 ) -> Figure:
-    """By how much each run is better than the reference, class by class, a panel for each run in one scale.
+    """By how much each run is better than the reference in each class; a panel for each run, all with the same scale.
 
     Args:
-        differences: run to its differences (K, accuracy less that of the reference, fractions; NaN for a class that never
-            occurs) and their intervals (K 2).
-        class_names: K; they keep their order, the first on top.
-        reference: the run that all are compared with.
+        differences: run to its differences (K, accuracy minus that of the reference, fractions; NaN for a class without
+            images) and their intervals (K 2).
+        class_names: K, in the order in which they are drawn, the first on top.
+        reference: the run with which the others are compared.
     """
     found = {run: (100 * np.asarray(values), 100 * np.asarray(bounds)) for run, (values, bounds) in differences.items()}
     seen = np.isfinite(next(iter(found.values()))[0])
@@ -230,7 +230,7 @@ def per_class_differences(
     for axes, (run, (difference, interval)) in zip(grid, found.items(), strict=True):
         for word, color, apart in (("better", BLUE, difference > 0), ("worse", ORANGE, difference < 0)):
             axes.barh(np.flatnonzero(apart), difference[apart], height=0.7, color=color)
-            legend_entry(axes, f"{word} than {reference}", color=color, linewidth=6)  # also where no class is
+            legend_entry(axes, f"{word} than {reference}", color=color, linewidth=6)  # also if no class is
         axes.plot(difference[difference == 0], np.flatnonzero(difference == 0), "|", color=DARK, markersize=6)
         style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
         middle, half = interval[seen].mean(axis=1), np.ptp(interval[seen], axis=1) / 2
@@ -242,7 +242,7 @@ def per_class_differences(
     return figure
 
 
-# One line a run
+# One line per run
 
 
 def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title: str | None = None) -> Figure:
@@ -281,7 +281,7 @@ def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title:
     for label, look in (splits[split] for split in splits if split in drawn):
         legend_entry(loss, label, color=GREY, **look, **dots)
     positive = [peak for peak in peaks if peak > 0]
-    if positive and max(positive) > 10 * min(positive):  # on a linear axis the smaller rates would lie on the floor
+    if positive and max(positive) > 10 * min(positive):  # on a linear axis the smaller rates would be invisible
         rate.set_yscale("log", nonpositive="mask")
         rate.set_ylim(bottom=min(positive) / 100)
         rate.yaxis.set_major_formatter(PLAIN_TICKS)

@@ -1,8 +1,8 @@
-"""Cross-validated models side by side: the runs of one configuration, one per fold, count as one model that is tested once.
+"""Comparison of cross-validated models: the runs of one configuration, one per fold, count as one model that is tested once.
 
-Each image is tested by the one model that did not learn from it. The predictions of all folds are put together, and models
-are compared on them by the rule for single runs. Folds are not independent repetitions: any two of them share most of their
-training images, so that their spread is no standard error (Bengio and Grandvalet 2004).
+Each image is tested by the run of the fold that did not train on it. The predictions of all folds are joined, and models
+are compared on them as single runs are. Folds are not independent repetitions: any two of them share most of their training
+images, so that their spread is not a standard error (Bengio and Grandvalet 2004).
 """
 
 import re
@@ -27,7 +27,7 @@ IN_NAMES = re.compile(r"[-_.]?fold[-_]?\d+(_(of_)?\d+)?")
 
 
 def are_folds(runs: Sequence[Run]) -> bool:
-    """Whether runs of different folds are to be compared."""
+    """Whether these are runs of different folds."""
     return len({run.config.data.fold for run in runs}) > 1
 
 
@@ -37,7 +37,7 @@ def group_by_fold(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     for entry in entries:
         if entry.run.config.data.fold is None:
             raise ValueError(
-                f"{entry.run.directory} has no data.fold, and other runs have; compare folds with folds alone"
+                f"{entry.run.directory} has no data.fold, but other runs have; compare folds only with folds"
             )
         alike = (g for g in groups if differing_values([g[0].run.config, entry.run.config]).keys() <= MAY_DIFFER)
         group = next(alike, None)
@@ -63,7 +63,7 @@ def group_by_fold(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def names_of(groups: Sequence[Sequence[Entry]]) -> list[str]:
-    """Names of the runs without their folds and without what all begin with; where two are alike, those of first runs."""
+    """A name for each group: its runs' name without the fold and the common beginning; if two are equal, the first run's."""
     names = [IN_NAMES.sub("", group[0].run.config.name) for group in groups]
     return shorten_names(names if len(set(names)) == len(names) else [group[0].run.config.name for group in groups])
 
@@ -79,27 +79,28 @@ def check_complete(name: str, group: Sequence[Entry]) -> None:
     folds = [entry.run.config.data.fold for entry in group]
     counts = {fold_of(entry)[1] for entry in group}
     if len(counts) > 1:
-        raise ValueError(f"{name}: its folds are {', '.join(folds)}; all should be of one number")
+        raise ValueError(f"{name}: its folds are {', '.join(folds)}; all should have the same n in k/n")
     count = counts.pop()
     missing = [f"{k}/{count}" for k in range(1, count + 1) if f"{k}/{count}" not in folds]
     twice = sorted({fold for fold in folds if folds.count(fold) > 1})
     if missing:
         raise ValueError(f"{name}: data.fold {', '.join(missing)} is missing; train and name all {count} folds")
     if twice:
-        raise ValueError(f"{name}: data.fold {', '.join(twice)} is there twice; name one run of each fold")
+        raise ValueError(f"{name}: data.fold {', '.join(twice)} occurs twice; name one run of each fold")
     if any(entry.class_names != group[0].class_names for entry in group):
         raise ValueError(f"{name}: its folds have different classes; train all of them on the same data")
     held = [entry.training["num_images"] for entry in group]
     whole = {sum(numbers.values()) for numbers in held} if group[0].run.config.data.train_fraction == 1 else set()
     tested = sum(len(entry.predictions.labels) for entry in group)
     if len({entry.metrics["fingerprint"] for entry in group}) < len(group) or (whole and whole != {tested}):
-        raise ValueError(f"{name}: its folds were not cut from the same images; train all of them on the same data")
+        raise ValueError(f"{name}: its folds are not of the same images; train all of them on the same data")
 
 
 def compare_folds(runs: Sequence[Run], suffix: str, output: Path | None, about: Mapping[str, str]) -> None:
-    """Report over cross-validated configurations, from the files that carry ``suffix``. Raises ValueError as above.
+    """Write the report on cross-validated configurations, from the files with ``suffix`` in their names.
 
-    ``about``: date, command and code.
+    ``about``: date, command and code. Raises ValueError if a configuration lacks a fold, has one twice or none, or if the
+    configurations have different folds, images or classes.
     """
     entries = read_entries(runs, suffix)
     if entries[0].metrics["split"] != "test":
@@ -143,8 +144,8 @@ def compare_folds(runs: Sequence[Run], suffix: str, output: Path | None, about: 
 
 
 WHAT_IS_CLAIMED = (
-    "Folds are put together, not averaged as repetitions: what is said holds for these models, one per fold, on other such "
-    "images. How an architecture varies with its seed and its training images is not known from them."
+    "Folds are joined, not averaged as repetitions: the statements hold for these models, one per fold, on other such images. "
+    "They do not show how an architecture varies with its seed and its training images."
 )
 
 
@@ -179,7 +180,7 @@ def fold_rows(found: Mapping[str, Mapping]) -> list[dict[str, str]]:
 
 
 def find_caveats(groups: Mapping[str, Sequence[Entry]]) -> list[Caveat]:
-    """What is unequal between the first folds, and what is doubtful of any."""
+    """The caveats between the first folds of the configurations, and those on certainty of all other folds."""
     firsts = {name: [group[0]] for name, group in groups.items()}
     found = caveats([entry for [entry] in firsts.values()], firsts)
     for entry in (entry for group in groups.values() for entry in group[1:]):

@@ -1,4 +1,4 @@
-"""What else is asked of a comparison: other scores, whether models err alike, what corruptions and training cost them."""
+"""Further parts of a comparison: other scores, error consistency, robustness to corruptions, and cost of training."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +18,7 @@ ALIKE_WORDS = (
 
 
 def score_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """Scores that predictions alone give, a row per run."""
+    """Further scores that are computed from predictions, a row per run."""
     return [{"run": entry.name} | _score_cells(entry.metrics) for entry in entries]
 
 
@@ -61,7 +61,7 @@ def consistency_rows(comparison: Comparison) -> list[dict[str, str]]:
 
 
 def training_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """What training took: images seen, multiply-accumulates of their forward passes, minutes and on what."""
+    """The cost of training, a row per run: images seen, multiply-accumulates of their forward passes, minutes, hardware."""
     rows = []
     for entry in entries:
         training, environment = entry.training, entry.run.read_json("environment.json")
@@ -103,17 +103,17 @@ def progress_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
 
 
 TRAINING_WORDS = (
-    "Training compute: multiply-accumulates of a forward pass times images seen. Where everything is trained, the backward "
-    "pass takes about twice as much again; under frozen layers it takes less."
+    "Training compute: multiply-accumulates of a forward pass times images seen. If all layers are trained, the backward pass "
+    "takes about twice as much in addition; with frozen layers it takes less."
 )
 COUNTING_WORDS = (
-    "As a check PyTorch's own counter counts again, matrix products and convolutions alone (gmacs_torch in metrics.json); "
+    "As a check, gmacs_torch in metrics.json is the count of PyTorch's own counter: only matrix products and convolutions; "
     "fvcore also counts normalisation."
 )
 
 
 def corrupted_hits(comparison: Comparison) -> dict[str, np.ndarray]:
-    """Of each model all of whose runs were tested: hits, bool S C V N of its seeds, corruptions and severities."""
+    """Model -> its hits, bool S C V N (seeds, corruptions, severities, images); only models whose runs were all tested."""
     found = {}
     for name, group in comparison.groups.items():
         if all(entry.corruptions for entry in group):
@@ -124,7 +124,7 @@ def corrupted_hits(comparison: Comparison) -> dict[str, np.ndarray]:
 
 
 def _stored_hits(entry: Entry, file: str) -> np.ndarray:
-    """Which images a run recognised, bool V N: as they are, then by corruption and severity."""
+    """Which images a run recognised, bool V N: first the clean ones, then by corruption and severity."""
     hits = entry.run.load_arrays(file, {"hits": ("b", "VN")})["hits"]
     if hits.shape != (1 + len(CORRUPTIONS) * len(SEVERITIES), len(entry.predictions.labels)):
         raise ValueError(f"{entry.run.path(file)} is of other images or corruptions; evaluate the run with --corrupt")
@@ -132,7 +132,7 @@ def _stored_hits(entry: Entry, file: str) -> np.ndarray:
 
 
 def robustness(comparison: Comparison) -> tuple[list[dict[str, str]], list[str]]:
-    """Mean accuracy under each corruption with differences to the reference, and a sentence for each pair of models."""
+    """Rows with the mean accuracy for each corruption and differences to the reference; sentences on each pair of models."""
     hits = corrupted_hits(comparison)
     if not hits:
         return [], []
@@ -157,12 +157,12 @@ def robustness(comparison: Comparison) -> tuple[list[dict[str, str]], list[str]]
         + "; ".join(f"{name} {_quoted(comparison.groups[name])}" for name in shares)
         + ".",
         *[f"Over all corruptions: {pair['sentence']}" for pair in pairs],
-        *(["Intervals in the table hold for all its differences at once with 95 % (Bonferroni)."] if others else []),
+        *(["The intervals in the table are simultaneous: all hold at once with 95 % (Bonferroni)."] if others else []),
     ]
 
 
 def _quoted(group: Sequence[Entry]) -> str:
-    """Of a model's first run the mean and relative corruption accuracy, with their intervals."""
+    """The mean and relative corruption accuracy of a model's first run, with their intervals."""
     entry, texts = group[0], []
     stored = entry.run.read_json(f"corruptions{Variant.of(entry.metrics).suffix}.json")
     for key in ("mean_corruption_accuracy", "relative_corruption_accuracy"):
@@ -173,7 +173,7 @@ def _quoted(group: Sequence[Entry]) -> str:
 
 
 def numbers(comparison: Comparison) -> dict:
-    """For comparison.json."""
+    """Error consistency and differences on corrupted images, for comparison.json."""
     kappa = error_consistency([entry.predictions.correct for entry in comparison.entries])
     plain = [[float(value) if np.isfinite(value) else None for value in row] for row in kappa]
     found = {"error_consistency": {"runs": [entry.name for entry in comparison.entries], "kappa": plain}}

@@ -1,4 +1,4 @@
-"""Evaluated runs -> the figures of their comparison, each with a caption."""
+"""The figures of a comparison, each with a caption."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -51,12 +51,10 @@ def _draw_accuracy(comparison: Comparison) -> tuple[Figure, str]:
         percent=True,
     )
     caption = (
-        "Accuracy of each run with its 95 % interval (Wilson), over images. Intervals that overlap do not mean that "
+        "Accuracy of each run with its 95 % interval (Wilson), over images. Overlapping intervals do not mean that two runs "
+        "are equally good: they were tested on the same images, and their difference has its own interval."
     )
-    return (
-        figure,
-        caption + "two runs are alike: they saw the same images, and their difference has an interval of its own.",
-    )
+    return figure, caption
 
 
 def _draw_overview(entries: Sequence[Entry]) -> tuple[Figure, str]:
@@ -107,7 +105,7 @@ def _draw_confusion(comparison: Comparison) -> tuple[Figure, str]:
 
 
 def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[Figure, str]:
-    """Accuracy against cost, a point per model: two runs of one network differ in nothing that a front could tell."""
+    """Accuracy against cost, a point per model, since seeds of one network have the same cost."""
 
     def means(read: Callable[[dict], object]) -> np.ndarray:
         return np.array([np.mean([read(entry.metrics) for entry in group], axis=0) for group in groups.values()])
@@ -122,7 +120,7 @@ def _draw_cost(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[
     intervals = np.array([accuracy_interval(found) for found in hits])
     caption = "Accuracy against cost; the line joins the models that no other beats in both (Pareto front)."
     caption += (
-        " A model of several seeds stands at their mean, with the interval of that mean over images and seeds."
+        " A model with several seeds is drawn at their mean, with the interval of that mean over images and seeds."
         if seeded
         else ""
     )
@@ -133,15 +131,13 @@ def _draw_risk(groups: Mapping[str, Sequence[Entry]], *, seeded: bool) -> tuple[
     curves = {
         name: np.mean([risk_curve(entry.predictions) for entry in group], axis=0) for name, group in groups.items()
     }
-    caption = "Errors among the images that a model is surest of, as fewer are kept. The lower, the better; a line that falls "
-    caption += "to the left shows that confidence tells errors." + (
-        " Means over the seeds of a model." if seeded else ""
-    )
+    caption = "Errors among the most confident images, as fewer are kept. Lower is better; a line that falls to the left shows "
+    caption += "that errors have lower confidence." + (" Means over the seeds of a model." if seeded else "")
     return evaluation_figures.risk_coverage(curves), caption
 
 
 def _draw_targets(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
-    """Epochs to the validation accuracy at which training was to stop, where runs share such a target."""
+    """Epochs until training reached its target accuracy, if the runs have the same target."""
     aiming = [entry for entry in entries if entry.training.get("target") is not None]
     targets = {round(entry.training["target"], 6) for entry in aiming}
     if len(targets) != 1:
@@ -179,7 +175,7 @@ def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]
 
 
 def _draw_differences(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
-    """Accuracy of every model less that of the reference, class by class, each by the first of its seeds."""
+    """Accuracy of every model minus that of the reference in each class, for the first seed of each model."""
     if len(comparison.groups) < 2:
         return {}
     reference = comparison.groups[comparison.reference][0]
@@ -190,16 +186,16 @@ def _draw_differences(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
         if model != comparison.reference
     }
     caption = (
-        f"Accuracy less that of {comparison.reference}, class by class, with intervals that hold for all classes of a panel at "
-        "once with 95 %."
+        f"Accuracy minus that of {comparison.reference} in each class, with simultaneous 95 % intervals for all classes of a "
+        "panel."
     )
-    caption += " By the first seed of each model." if comparison.seeded else ""
+    caption += " For the first seed of each model." if comparison.seeded else ""
     figure = figures.per_class_differences(differences, names, reference=comparison.reference)
     return {"class_differences.png": (figure, caption)}
 
 
 def _draw_disagreements(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
-    """Images that some runs get right and others wrong, each run in turn being right."""
+    """Images that some runs get right and others wrong; the runs take turns in being right."""
     entries = comparison.firsts
     positions = disagreements([entry.predictions for entry in entries])
     if not len(positions):
@@ -213,10 +209,8 @@ def _draw_disagreements(comparison: Comparison) -> dict[str, tuple[Figure, str]]
             lines.append((f"{entry.name}: {guess}", bool(entry.predictions.correct[i])))
         captions.append(lines)
     images = [split.image(int(i)).permute(1, 2, 0).numpy() for i in positions]  # 3 H W -> H W 3
-    caption = (
-        "Images that one run gets right and another wrong: each run in turn is the one that is right, and its clearest "
-    )
-    caption += "cases come first. Below each image its true class, then what each run says."
+    caption = "Images that one run gets right and another wrong. The runs take turns in being right, the clearest cases first. "
+    caption += "Below each image: its true class, then each run's prediction."
     caption += " The first seed of each model." if comparison.seeded and len(comparison.groups) > 1 else ""
     return {"disagreements.png": (evaluation_figures.image_grid(images, captions), caption)}
 
@@ -231,15 +225,15 @@ def load_images(entry: Entry) -> Split:
 
 
 def disagreements(predictions: Sequence[Predictions], limit: int = 15) -> np.ndarray:
-    """Positions of images that some get right and others wrong, each in turn being right, its clearest cases first.
+    """Positions of images that some runs get right and others wrong; the runs take turns, the clearest cases first.
 
-    A case is clear if the true class has a high probability for the one that is right and a low one for one that is wrong.
+    A case is clear if the run that is right gives the true class a high probability, and one that is wrong a low one.
     """
     correct = np.stack([p.correct for p in predictions])
     rows = np.arange(correct.shape[1])
     truth = np.stack([p.probabilities[rows, p.labels] for p in predictions])
     apart = correct.any(axis=0) & ~correct.all(axis=0)
-    lowest = np.where(correct, np.inf, truth).min(axis=0)  # of those that are wrong
+    lowest = np.where(correct, np.inf, truth).min(axis=0)  # among the runs that are wrong
     queues = []
     for own, hits in zip(truth, correct):
         cases = np.flatnonzero(apart & hits)

@@ -1,4 +1,4 @@
-"""Accuracy against what it costs: arrays in, a matplotlib `Figure` out. Shapes: N runs."""
+"""Accuracy against cost, with the Pareto front: arrays in, a matplotlib `Figure` out. Shapes: N runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ from common.plotting import (
 
 
 def pareto_front(costs: Sequence[float], accuracy: Sequence[float]) -> np.ndarray:
-    """The runs, bool N, that no other run beats: as accurate for less, or more accurate for as much or less.
+    """Which runs are on the Pareto front, bool N: no other run is at least as good in both and better in one.
 
-    Of runs that are equal in both all are kept. A run with NaN in either is not compared.
+    Runs that are equal in both are all kept. A run with NaN in either is left out.
     """
     costs, accuracy = np.asarray(costs, dtype=float), np.asarray(accuracy, dtype=float)
     as_good = (costs <= costs[:, None]) & (accuracy >= accuracy[:, None])  # [i, j]: j is as good as i in both
@@ -43,15 +43,15 @@ def accuracy_against_cost(
     *,
     title: str | None = None,
 ) -> Figure:
-    """Accuracy against each cost, a panel each, with the runs on the Pareto front coloured and joined by steps.
+    """Accuracy against each cost, one panel per cost; runs on the Pareto front are coloured and joined by steps.
 
-    Points carry their run's name where names are short and few, else a number that the legend explains.
+    Points are labelled with their run's name if names are short and few, else with a number that the legend explains.
 
     Args:
         accuracy: N fractions.
         intervals: N 2, lower and upper bound; None draws none.
-        costs: what is paid (with its unit), to N values. NaN: the run is left out of that panel, which says so. The axis
-            is logarithmic where they are positive and the largest is more than ten times the smallest.
+        costs: name of the cost (with its unit) to N values. NaN: the run is left out of that panel, which says so. The
+            axis is logarithmic if all values are positive and the largest is more than ten times the smallest.
     """
     accuracy = 100 * np.asarray(accuracy, dtype=float)
     bounds = 100 * np.asarray(intervals, dtype=float) if intervals is not None else None

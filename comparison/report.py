@@ -1,4 +1,4 @@
-"""The report over several runs: gathered, composed and written into one folder."""
+"""The report on several runs: gather results, compose sections, write everything into one folder."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ SHOWN = ("run", "model", "accuracy (%)", "95 % interval (%)", "parameters (M)", 
 
 
 def compare(runs: Sequence[Run], variant: Variant, output: Path | None, *, reference: Run | None = None) -> None:
-    """Report over runs that have been evaluated, from the files of the ``variant`` that is meant.
+    """Write the report on evaluated runs, from their files of this ``variant``.
 
     ``reference``: the run with whose model the others are compared; None: the most accurate.
     Raises ValueError if the runs cannot be compared.
@@ -56,7 +56,7 @@ def compare(runs: Sequence[Run], variant: Variant, output: Path | None, *, refer
 
 
 def gather(runs: Sequence[Run], suffix: str, reference: Run | None) -> Comparison:
-    """What was found of the runs and of the differences between them."""
+    """Load the runs, group them into models, and test the differences between these."""
     entries = read_entries(runs, suffix)
     check_comparable(entries)
     groups = group_by_seed(entries)
@@ -70,7 +70,7 @@ def gather(runs: Sequence[Run], suffix: str, reference: Run | None) -> Compariso
 def write(
     comparison: Comparison, sections: Sequence[Section], about: dict, warnings: Sequence, folder: Folder
 ) -> list[Path]:
-    """The report in all its formats. Returns the paths."""
+    """Write the report in all its formats. Returns the paths."""
     title, lead = title_of(comparison), data_line(comparison.entries)
     lines = [f"{about['date'][:16].replace('T', ' ')} UTC · code {about['code']}", about["command"]]
     images = {name: folder.path(name).read_bytes() for section in sections for name in section.figures}
@@ -93,5 +93,5 @@ def write(
 
 
 def results_of(comparison: Comparison) -> list[dict]:
-    """Every number of each run, with what tables call it."""
+    """All numbers of each run, by the keys of the tables."""
     return [tables.describe(entry) for entry in comparison.entries]

@@ -1,4 +1,4 @@
-"""Write docs/results.md from what the scripts left in outputs/: no number in it is typed by hand.
+"""Write docs/results.md from the files in outputs/, so that no number in it is typed by hand.
 
     python -m comparison.results            # reads outputs/, writes docs/results.md
 
@@ -34,7 +34,7 @@ COLUMNS = {
     "minutes": "training (min)",
 }
 OUTPUT = Path("docs/results.md")
-# What must be said beside numbers of some data or weights, by the name of the folder or file.
+# Notes that must accompany results on some data or weights, by the name of the folder or file.
 NOTES = {
     "flowers": "flowers: 5 classes of 600 photos (github.com/atiaisaac/flowers_classification), a relative of TensorFlow's "
     "flower_photos and not the same set, with the shorter side at most 192 px.",
@@ -94,11 +94,11 @@ def hardware(run: Run) -> str:
 
 
 def limits(runs: Sequence[Run]) -> list[str]:
-    """What the numbers of these runs do not show, and what must be said of their data and weights."""
+    """Notes on the hardware, the data and the weights of these runs."""
     names = {str(name) for run in runs for name in (data_name(run), Path(str(run.config.model.pretrained)).stem)}
     found = [text for name, text in NOTES.items() if name in names]
     if all(run.read_json("environment.json")["device"] == "cpu" for run in runs):
-        found.insert(0, "Nothing here was run on a GPU: models, images and epochs are what CPU cores do in minutes.")
+        found.insert(0, "Nothing here was run on a GPU: models, images and epochs are small enough for CPU cores.")
     return found
 
 
@@ -108,13 +108,13 @@ def data_name(run: Run) -> str:
 
 
 def command(run: Run) -> str:
-    """The command of a run; of folders and files that lie elsewhere the last name alone."""
+    """The command of a run; an absolute path is shortened to data/ and its last name."""
     words = run.read_json("environment.json")["command"]
     return "python " + shlex.join(re.sub(r"(^|=)/.*/", r"\1data/", word) for word in words)
 
 
 def compared(path: Path) -> Section:
-    """What a comparison found, in its own sentences."""
+    """A section with the sentences of a comparison."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     findings = [pair["sentence"] for pair in stored["pairs"]] + stored["caveats"]
     for name, group in stored["groups"].items():

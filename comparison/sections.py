@@ -1,4 +1,4 @@
-"""What the report over several runs says, section by section."""
+"""The sections of the report on several runs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from evaluation.variant import Variant
 from explanation.quality import report
 from explanation.quality.verdicts import verdict
 
-ALIKE = "The runs differ in nothing that was recorded beside what is compared."
+ALIKE = "Apart from what is compared, the runs differ in nothing that was recorded."
 ONE_MODEL = "There is nothing to test: all runs are seeds of one model."
 MAX_SENTENCES = 3  # pairs of models that are told in full; of more, those with the reference
 
@@ -56,14 +56,12 @@ def compose(
             tables.class_rows(comparison),
             figures=figure("class_differences.png", "per_class_accuracy.png"),
         ),
-        Section("What is taken for what?", figures=figure("confusion.png")),
+        Section("Which classes are confused?", figures=figure("confusion.png")),
         Section("On which images do they disagree?", figures=figure("disagreements.png")),
-        Section("What is their confidence worth?", figures=figure("risk_coverage.png")),
+        Section("How reliable is their confidence?", figures=figure("risk_coverage.png")),
         Section("Do they err on the same images?", further.consistency_rows(comparison), [further.ALIKE_WORDS]),
         _costs(entries, results, figure("cost.png", "overview.png")),
-        Section(
-            "How do they bear corrupted images?", *further.robustness(comparison), figures=figure("corruptions.png")
-        ),
+        Section("Accuracy on corrupted images", *further.robustness(comparison), figures=figure("corruptions.png")),
         Section(
             "How much data do they need?",
             findings=crossings(find_curves(entries)),
@@ -76,7 +74,7 @@ def compose(
         ),
         *_explanations(entries, folder),
         *reported.sections([(entry.name, entry.run, entry.metrics) for entry in entries]),
-        Section("What the runs differ in", table=setting_rows(entries)),
+        Section("In which settings do the runs differ?", table=setting_rows(entries)),
         _each_run(entries, folder, suffix),
         Section(
             "How it was computed", findings=notes(comparison), folded={"Provenance of each run": origin_rows(entries)}
@@ -88,7 +86,7 @@ def compose(
 def _costs(entries: Sequence[Entry], results: Sequence[Mapping], figures: Mapping[str, str]) -> Section:
     table = tables.comparison_rows(results, tables.COSTS)
     return Section(
-        "What do they cost?", table, figures=figures, folded={"What training took": further.training_rows(entries)}
+        "What do they cost?", table, figures=figures, folded={"Cost of training": further.training_rows(entries)}
     )
 
 
@@ -124,10 +122,10 @@ def headline(comparison: Comparison) -> str:
         return sentence
     alike = [name for name, pair in against.items() if not pair["distinguishable"]]
     if alike:
-        told = f"{len(against) - len(alike)} of the {len(against)} others (not from {', '.join(alike)})"
+        others = f"{len(against) - len(alike)} of the {len(against)} others (not from {', '.join(alike)})"
     else:
-        told = f"all {len(against)} others" if len(against) > 1 else "the third, too"
-    return f"{sentence.removesuffix('.')}; {best} is told apart from {told}."
+        others = f"all {len(against)} others" if len(against) > 1 else "the third model"
+    return f"{sentence.removesuffix('.')}; {best} is also distinguishable from {others}."
 
 
 def _members(pair: Mapping) -> tuple[str, str]:
@@ -136,26 +134,26 @@ def _members(pair: Mapping) -> tuple[str, str]:
 
 def _differences(comparison: Comparison, remark: str | None) -> Section:
     pairs, reference = comparison.pairs, comparison.reference
-    told = pairs if len(pairs) <= MAX_SENTENCES else [pair for pair in pairs if reference in _members(pair)]
-    findings = [pair["sentence"] for pair in told] + [remark] * bool(remark)
-    why = "the most accurate" if reference == tables.best_model(comparison.seeds) else "as asked for"
+    shown = pairs if len(pairs) <= MAX_SENTENCES else [pair for pair in pairs if reference in _members(pair)]
+    findings = [pair["sentence"] for pair in shown] + [remark] * bool(remark)
+    why = "the most accurate" if reference == tables.best_model(comparison.seeds) else "chosen by --reference"
     return Section(
         "Which differences are real?",
         table=tables.difference_rows(comparison),
         findings=findings or [ONE_MODEL],
-        text=f"Differences are to {reference} ({why}; --reference RUN chooses another)." if pairs else "",
+        text=f"Differences are relative to {reference} ({why}; --reference RUN chooses another)." if pairs else "",
         folded={f"All {len(pairs)} pairs": tables.pair_rows(pairs)} if len(pairs) > MAX_SENTENCES else {},
     )
 
 
 def _caveats(found: Sequence[Caveat]) -> Section:
-    """What makes the comparison less than fair or certain, the weightiest first."""
+    """The section with the caveats, the most important first."""
     grouped = {weight: [caveat.text for caveat in found if caveat.weight == weight] for weight in WEIGHTS}
     return Section("Before you conclude", findings={k: texts for k, texts in grouped.items() if texts} or [ALIKE])
 
 
 def data_line(entries: Sequence[Entry]) -> str:
-    """The data set, its classes and how many images it has."""
+    """A line with the dataset, its number of classes and of images."""
     first = entries[0]
     name = data_name(first.run.config) + (" (imagefolder)" if first.run.config.data.dataset == "imagefolder" else "")
     trained = sorted({entry.training["num_images"]["train"] for entry in entries})
@@ -174,8 +172,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"{first['fingerprint'][:12]}.",
         "95 % interval of an accuracy: Wilson.",
         *rule_notes([len(group) for group in comparison.groups.values()]),
-        "GMACs: multiply-accumulates of one image by fvcore with attention counted, whatever kernel computes it; GFLOPs are "
-        "twice that. Reports that skip the fused kernel print the figure beside it.",
+        "GMACs: multiply-accumulates of one image by fvcore, including attention, whichever kernel computes it; GFLOPs are "
+        "twice that. The column beside it leaves out fused attention, as many reports do.",
         further.COUNTING_WORDS,
         further.TRAINING_WORDS,
         "Calibration error: 15 bins of equal width, before temperature scaling.",
@@ -187,7 +185,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def setting_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """Config keys in which the runs differ, a row each."""
+    """A row for each config key in which the runs differ."""
     differing = differing_values([entry.run.config for entry in entries])
     differing.pop("name", None)
     return [
@@ -197,7 +195,7 @@ def setting_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
 
 
 def origin_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
-    """Which directory, command and code each run comes from."""
+    """Directory, command and commit of each run."""
     rows = []
     for entry in entries:
         environment = entry.run.read_json("environment.json")
@@ -213,7 +211,7 @@ def origin_rows(entries: Sequence[Entry]) -> list[dict[str, str]]:
 
 
 def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
-    """What gradcam.py found with these very weights: maps of the same images, its grids, and its numbers."""
+    """Sections with results of gradcam.py for the same weights: maps of the same images, grids, and numbers."""
     weights = {entry.run.config.name: entry.metrics.get("checkpoint_sha256") for entry in entries}
     maps = [explained.overlays_of(e.run, e.name, e.metrics.get("checkpoint_sha256")) for e in entries]
     found = [explained.section("What do they look at?", [shown for shown in maps if shown])]
@@ -229,7 +227,7 @@ def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
 
 
 def _grid_caption(stored: Mapping, names: Mapping[str, str]) -> str:
-    """Which methods, layers and classes a grid shows, run by run."""
+    """A caption with the methods, layers and classes that a grid shows for each run."""
     places = {}
     for column in stored["maps"]:
         place = f"{column['method']} at {column['layer']}" if column["layer"] else column["method"]
@@ -237,12 +235,15 @@ def _grid_caption(stored: Mapping, names: Mapping[str, str]) -> str:
         seconds = column.get("seconds_per_map")  # not in files of earlier versions
         run = names[column["run"]] + (f": {seconds:.2g} s a map" if seconds else "")
         places.setdefault(f"{place}, for {target}", dict.fromkeys([]))[run] = None
-    told = "; ".join(f"{place} ({', '.join(runs)})" for place, runs in places.items())
-    return f"Heat maps of the same images: {told}. Below each map what the run predicts."
+    columns = "; ".join(f"{place} ({', '.join(runs)})" for place, runs in places.items())
+    return f"Heat maps of the same images: {columns}. Below each map: the run's prediction."
 
 
 def _explanation_numbers(entries: Sequence[Entry], folder: Folder) -> Section | None:
-    """What gradcam.py --analyze measured of the runs that have it, on the same images, by the weights that are compared."""
+    """A section with the numbers of gradcam.py --analyze, for the runs that have them; None if they cannot be compared.
+
+    They can if they were measured with the compared weights, on the same images and with the same methods.
+    """
     entries = [entry for entry in entries if entry.run.path("gradcam/statistics.npz").is_file()]
     if not entries:
         return None
@@ -264,7 +265,7 @@ def _explanation_numbers(entries: Sequence[Entry], folder: Folder) -> Section | 
 
 
 def _each_run(entries: Sequence[Entry], folder: Folder, suffix: str) -> Section:
-    """Of every run its classification report, and its own figures where it has them."""
+    """The section with each run's classification report, and its own figures if it has some."""
     kinds = {"embedding": "Features before the classifier (t-SNE)"}
     figures = {
         os.path.relpath(path, folder.directory): f"{kinds[kind]} of {entry.name}."

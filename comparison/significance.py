@@ -1,7 +1,7 @@
-"""Which differences between models are real: one interval for each, and the verdict whether it leaves out 0.
+"""Which differences between models are real: an interval for each, and the verdict whether it excludes 0.
 
-Sentence, interval and p-value come from one statistic, so that they cannot disagree. How often each rule errs is measured by
-benchmarks/error_rates.py.
+Sentence, interval and p-value are computed from one statistic, so that they cannot disagree. benchmarks/error_rates.py
+measures how often each rule errs.
 
 Legend: k models, S seeds (runs of one model), N images; hits: which images a run gets right, bool S N.
 """
@@ -18,39 +18,39 @@ from scipy.stats import norm
 from common.intervals import DRAWS, Family, normal_draws, wilson_interval
 
 SEED_SPREADS = (0.003, 0.01)
-"""Standard deviations of accuracy over seeds for which the report says what a claim about single runs is worth."""
+"""Standard deviations of accuracy over seeds for which the report says how often claims about single runs are false."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of one model less that of another, before it is judged among others."""
+    """Accuracy of one model minus that of another, before the correction for several comparisons."""
 
     value: float
-    """As it was measured."""
+    """The measured difference."""
     centre: float
-    """Of its interval."""
+    """The centre of its interval."""
     error: float
     """Standard error; never 0."""
     degrees: float
-    """Of freedom, of Student's distribution."""
+    """Degrees of freedom of Student's distribution."""
 
     @property
     def p(self) -> float:
-        """Two-sided, of this difference alone."""
+        """Two-sided p-value of this difference alone."""
         return float(2 * stdtr(self.degrees, -abs(self.centre) / self.error))
 
     def interval(self, level: float = 0.05) -> list[float]:
-        """With a chance of ``level`` to miss the true difference."""
+        """The interval that misses the true difference with probability ``level``."""
         half = self.error * float(stdtrit(self.degrees, 1 - level / 2))
         return [max(-1.0, self.centre - half), min(1.0, self.centre + half)]
 
 
 def image_difference(first: np.ndarray, second: np.ndarray, runs: tuple[int, int] = (1, 1)) -> Difference:
-    """Difference of two models on images like these, of their shares of hits (N each) over so many runs.
+    """Difference of two models for other such images, from the share of ``runs`` that get each image right (N each).
 
-    For single runs it is Bonett and Price's (2012): one image is added on which the first alone is right, and one on which
-    the second alone is, so that the interval has a width even where no image tells the two apart. Of several runs a single
-    one is right on the added image.
+    For single runs it is Bonett and Price's (2012): one image is added on which only the first is right, and one on which
+    only the second is right, so that the interval has a width even if no image distinguishes the two. With several runs,
+    one of them is right on the added image.
     """
     apart, count = np.asarray(first, float) - np.asarray(second, float), len(first) + 2
     centre = apart.sum() / count
@@ -61,19 +61,19 @@ def image_difference(first: np.ndarray, second: np.ndarray, runs: tuple[int, int
 
 @dataclass(frozen=True)
 class Hits:
-    """What the runs of one model get right, as far as differences need it."""
+    """A summary of what the runs of one model get right, from which differences are computed."""
 
     shares: np.ndarray
     """N: the share of the runs that get each image right."""
     runs: int
     spread: float
-    """s^2 / S: the variance of the mean accuracy over its seeds, with the chance of single images in it; 0 of one run."""
+    """s^2 / S: the variance of the mean accuracy over seeds, including the randomness of single images; 0 for one run."""
     added: float
-    """What seeds add to what the images explain: s^2 / S less the variance within images over N S, at least 0."""
+    """The part of it that seeds add: s^2 / S minus the mean variance within an image / (N S), at least 0."""
 
     @classmethod
     def of(cls, hits: np.ndarray) -> "Hits":
-        """From bool S N, or shares of hits of several versions of each image."""
+        """From hits, bool S N, or from shares of hits over several versions of each image, float S N."""
         runs, count = hits.shape
         shares = hits.mean(axis=0)
         if runs == 1:
@@ -86,7 +86,7 @@ class Hits:
 def two_way_difference(first: Hits, second: Hits) -> Difference:
     """Difference of two models for other images and other seeds.
 
-    Variance of images and of seeds added, with Satterthwaite's (1946) degrees of freedom.
+    The variances over images and over seeds are added, with Satterthwaite's (1946) degrees of freedom.
     """
     images = image_difference(first.shares, second.shares, (first.runs, second.runs))
     total = images.error**2 + first.added + second.added
@@ -97,7 +97,7 @@ def two_way_difference(first: Hits, second: Hits) -> Difference:
 
 
 def family_of(models: Sequence[Hits], pairs: Sequence[tuple[int, int]], *, draws: int = DRAWS, seed: int = 0) -> Family:
-    """All pairs' differences under the hypothesis that nothing differs: images and seeds drawn anew, spreads estimated anew."""
+    """The `Family` of all pairs' differences if nothing differs: in each draw images and seeds vary, and so do estimates."""
     shares = np.stack([model.shares for model in models])  # k N
     count, runs = shares.shape[1], tuple(model.runs for model in models)
     signs = np.zeros((len(pairs), len(models)))
@@ -120,15 +120,15 @@ def family_of(models: Sequence[Hits], pairs: Sequence[tuple[int, int]], *, draws
 
 @lru_cache(maxsize=8)
 def _chi_square_draws(runs: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
-    """draws k, each with a degree of freedom less than the model has runs."""
+    """Chi-square draws, draws k, with one degree of freedom less than the model has runs (at least 1)."""
     degrees = np.maximum(np.array(runs) - 1, 1)
     return np.random.default_rng([seed, 1]).chisquare(degrees, (draws, len(runs)))
 
 
 def _smallest_p(statistics: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Two-sided, of Student's distribution: draws m -> draws.
+    """The smallest two-sided p-value of Student's distribution in each draw: draws m -> draws.
 
-    By Wallace's (1959) normal approximation, and exactly for the fifth of the draws that decide about claims.
+    By Wallace's (1959) normal approximation, and exactly for the smallest fifth of them, which decide about claims.
     """
     normal = np.log1p(statistics**2 / degrees)
     normal = (8 * degrees + 1) / (8 * degrees + 3) * np.sqrt(degrees * normal)
@@ -144,16 +144,17 @@ def compare_pairs(
 ) -> list[dict]:
     """Every pair of models on the same images: difference, interval, p-value and a sentence.
 
-    The intervals hold at once for all pairs, and the verdict is that an interval leaves out 0.
+    The intervals are simultaneous for all pairs; two models are distinguishable if their interval excludes 0.
 
     Args:
         names: of the models.
         correct: for each, bool S N, which of N images each of its S runs (one per seed) gets right.
-        scope: what single runs are, in words, for the sentence; None: two runs.
+        scope: for single runs, the words in the sentence that say what the verdict holds for; None: these two runs.
     Returns:
-        for each pair ``first``, ``second``, ``runs``, ``test`` ("images" for single runs, "images and seeds"),
-        ``difference``, ``difference_ci95`` (among all pairs), ``p`` (alone), ``p_adjusted`` (among all pairs),
-        ``distinguishable``, ``standard_error``, ``sentence``; for single runs and hits ``only_first`` and ``only_second``.
+        for each pair ``first``, ``second``, ``runs``, ``test`` ("images" for single runs, else "images and seeds"),
+        ``difference``, ``difference_ci95`` (simultaneous), ``p`` (of this pair alone), ``p_adjusted`` (for all pairs),
+        ``distinguishable``, ``standard_error``, ``sentence``; for single runs and bool hits also ``only_first`` and
+        ``only_second``, the numbers of images.
     """
     places = [(i, j) for j in range(len(names)) for i in range(j)]
     if not places:
@@ -182,7 +183,7 @@ def compare_pairs(
 
 
 def accuracy_interval(hits: np.ndarray) -> list[float]:
-    """95 % interval of a model's accuracy, of bool S N: Wilson's for a single run, else for other images and other seeds."""
+    """95 % interval of a model's accuracy from hits, bool S N: Wilson's for a single run, else over images and seeds."""
     if len(hits) == 1:
         return wilson_interval(int(hits.sum()), hits.shape[1]).tolist()
     model, count = Hits.of(hits), hits.shape[1]
@@ -196,9 +197,9 @@ def accuracy_interval(hits: np.ndarray) -> list[float]:
 def class_differences(
     first: np.ndarray, second: np.ndarray, labels: np.ndarray, num_classes: int, *, level: float = 0.05
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of one run less that of another, class by class, with intervals that hold for all classes at once.
+    """Accuracy of one run minus that of another in each class, with simultaneous intervals for all classes.
 
-    Classes share no image, so that Sidak's (1967) level is exact.
+    Classes share no images, so that Sidak's (1967) level is exact.
 
     Args:
         first, second: bool N; labels: int N.
@@ -215,10 +216,10 @@ def class_differences(
 
 
 def summarize_seeds(accuracies: Sequence[float], confidence: float = 0.95) -> dict:
-    """Mean, standard deviation (n - 1) and Student's interval of the mean over runs that differ in their seed alone.
+    """Mean, standard deviation (n - 1) and Student's interval of the mean over runs that differ only in their seed.
 
-    The interval says how far the mean over more seeds may lie, on these test images. A single run has a mean but no spread,
-    and two have a spread too uncertain for an interval.
+    The interval shows where the mean over many seeds may lie, on these test images. A single run has a mean but no spread,
+    and the spread of two is too uncertain for an interval.
     """
     values = np.asarray(accuracies, float)
     summary = {"n": len(values), "mean": float(values.mean()), "std": None, "mean_ci95": None}
@@ -231,7 +232,7 @@ def summarize_seeds(accuracies: Sequence[float], confidence: float = 0.95) -> di
 
 
 def false_claim_rate(standard_error: float, seed_sd: float, *, level: float = 0.05) -> float:
-    """How often single runs of two equally good architectures differ by more than chance in the images explains.
+    """How often single runs of two equally good architectures differ significantly, if only images are taken as random.
 
     Args:
         standard_error: of the difference of the two runs over images.

@@ -1,4 +1,4 @@
-"""Numbers of runs -> rows of readable cells."""
+"""Tables of a comparison: rows of readable cells."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,8 +10,8 @@ from evaluation.tables import COSTS, SCORES, cell, lookup
 def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCORES | COSTS) -> list[dict[str, str]]:
     """One row of readable cells per run, from ``metrics.json`` with ``run``, ``model`` and a readable ``image_size``.
 
-    ``columns``: key -> title; those of SCORES and COSTS are what is usually reported of a classifier. Memory, which is not
-    measured on CPU, has no column where no run has it, nor has the accuracy without copies where there are none.
+    ``columns``: key -> title, by default those of SCORES and COSTS. Memory, which is not measured on CPU, and the accuracy
+    without copies have a column only if a run has a value.
     """
     absent = [] if any(values.get("peak_memory_mb") is not None for values in metrics) else ["peak_memory_mb"]
     absent += [] if any(values.get("num_copies") for values in metrics) else ["accuracy_without_copies"]
@@ -20,7 +20,7 @@ def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCO
 
 
 def describe(entry: Entry) -> dict:
-    """Every number of a run, by the names that tables know."""
+    """All numbers of a run, by the keys of the tables."""
     about = {"run": entry.name, "model": entry.run.config.model.name, "name": entry.run.config.name}
     return about | entry.metrics | {"image_size": size_of(entry.metrics)}
 
@@ -42,7 +42,7 @@ def seed_rows(seeds: Mapping[str, dict]) -> list[dict[str, str]]:
 
 
 def difference_rows(comparison: Comparison) -> list[dict[str, str]]:
-    """Every other model less the reference, the most accurate first."""
+    """A row for each model with its difference from the reference, the most accurate model first."""
     rows = []
     for pair in comparison.pairs:
         if comparison.reference not in (pair["first"], pair["second"]):
@@ -53,7 +53,7 @@ def difference_rows(comparison: Comparison) -> list[dict[str, str]]:
 
 
 def pair_rows(pairs: Sequence[dict]) -> list[dict[str, str]]:
-    """Every pair of models, in both of its directions' words."""
+    """A row for each pair of models, with their difference."""
     return [{"model": pair["first"], "less": pair["second"]} | _difference_cells(pair, 1) for pair in pairs]
 
 
@@ -92,7 +92,7 @@ def raw_rows(comparison: Comparison) -> list[dict]:
 
 
 def _flatten(values: Mapping, prefix: str = "") -> dict:
-    """Numbers and words, those of intervals with their bounds' names; lists of anything else are left out."""
+    """Nested numbers and words with joined keys; intervals become two values (low, high), other lists are left out."""
     flat = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and key != "per_class":
@@ -107,9 +107,9 @@ def _flatten(values: Mapping, prefix: str = "") -> dict:
 
 
 def paper_rows(comparison: Comparison) -> tuple[list[dict[str, str]], list[tuple[int, str]]]:
-    """The table of a paper, a row for each model, and which of its cells to stress.
+    """The table for a paper, a row for each model, and which of its cells are bold.
 
-    The best accuracy is stressed where it is above every other by a difference that chance does not explain.
+    The best accuracy is bold if its differences from all other models are significant.
     """
     title = "accuracy (%)"
     rows = []
@@ -126,7 +126,7 @@ def paper_rows(comparison: Comparison) -> tuple[list[dict[str, str]], list[tuple
 
 
 def paper_caption(comparison: Comparison, data: str) -> str:
-    """What the table of a paper shows; ``data``: the data set in a sentence."""
+    """The caption of the table for a paper; ``data``: a sentence on the dataset."""
     seeded = "mean and standard deviation over seeds" if comparison.seeded else "one run each"
     return (
         f"{comparison.entries[0].metrics['split'].capitalize()} accuracy, {seeded}. {data} Bold: above every other model by a "
@@ -135,5 +135,5 @@ def paper_caption(comparison: Comparison, data: str) -> str:
 
 
 def best_model(seeds: Mapping[str, dict]) -> str:
-    """The model of the highest mean accuracy; of equals the first."""
+    """The model with the highest mean accuracy; the first one if several are equal."""
     return max(seeds, key=lambda name: seeds[name]["mean"])

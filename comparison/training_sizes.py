@@ -1,4 +1,4 @@
-"""Data hunger: accuracy against the number of training images, of models that were each trained on several numbers of them.
+"""Accuracy against the number of training images, for models that were trained on several numbers of them.
 
 Legend: N test images, S runs (seeds) of a model on one number of training images.
 """
@@ -18,12 +18,12 @@ from comparison.entries import SEED_KEYS, Entry
 from comparison.significance import Difference, Hits, accuracy_interval, two_way_difference
 
 FREE_KEYS = SEED_KEYS | {"data.train_fraction", "train.epochs", "train.warmup_epochs"}
-"""In which the runs of one curve may differ: epochs too, so that all numbers of images may be given the same steps."""
+"""Keys in which the runs of one curve may differ; epochs are among them so that all runs can have equally many steps."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One model over several numbers of training images, ascending."""
+    """One model trained on several numbers of training images, ascending."""
 
     name: str
     hits: dict[int, np.ndarray]
@@ -33,12 +33,12 @@ class Curve:
         return np.array([hits.mean() for hits in self.hits.values()])
 
     def intervals(self) -> np.ndarray:
-        """95 % bounds of each accuracy, sizes 2: over images (Wilson) of a single run, over images and seeds of several."""
+        """95 % bounds of each accuracy, sizes 2: over images (Wilson) for a single run, over images and seeds for several."""
         return np.array([accuracy_interval(hits) for hits in self.hits.values()])
 
 
 def find_curves(entries: Sequence[Entry]) -> list[Curve]:
-    """Runs that differ in nothing but how many images they were trained on, and for how long; models of one number are none."""
+    """Curves of runs that differ only in FREE_KEYS; a model with a single number of training images has no curve."""
     families: list[list[Entry]] = []
     for entry in entries:
         for family in families:
@@ -59,7 +59,7 @@ def find_curves(entries: Sequence[Entry]) -> list[Curve]:
 def crossings(curves: Sequence[Curve], *, level: float = 0.05) -> list[str]:
     """A sentence for every two models: where their curves cross, or that they do not.
 
-    Intervals of the differences hold at once for all pairs and numbers of images (Bonferroni).
+    The intervals of the differences are simultaneous for all pairs and numbers of images (Bonferroni).
     """
     pairs = list(itertools.combinations(curves, 2))
     shared = [sorted(first.hits.keys() & second.hits.keys()) for first, second in pairs]
@@ -74,7 +74,7 @@ def crossings(curves: Sequence[Curve], *, level: float = 0.05) -> list[str]:
 
 
 def draw_curves(curves: Sequence[Curve], *, title: str | None = None) -> Figure:
-    """Accuracy with its interval against the number of training images, a line a model."""
+    """Accuracy with its interval against the number of training images, one line per model."""
     figure = new_figure(7, 4.4, title)
     axes = figure.subplots()
     for index, curve in enumerate(curves):
@@ -120,6 +120,6 @@ def _count(entry: Entry) -> int:
 
 
 def _name(family: Sequence[Entry]) -> str:
-    """The model's name, and what its runs' names begin with, where that says more."""
+    """The common beginning of the runs' names, without numbers; if it is empty, the architecture's name."""
     shared = os.path.commonprefix([entry.name for entry in family])
     return re.sub(r"[-_.]*(train_fraction)?[-_./\d]*$", "", shared) or family[0].run.config.model.name

@@ -354,7 +354,7 @@ def test_the_page_needs_no_other_file(seeds):
     assert {"reported accuracy (%)", "98.76", "reported GMACs", "16.86"} <= set(page.cells)
     markdown = (seeds / "report.md").read_text()
     assert all(f"({name}.png)" in markdown for name in names)
-    assert f"Accuracy less that of {stored['reference']}, class by class" in markdown
+    assert f"Accuracy minus that of {stored['reference']} in each class" in markdown
     assert "By the first seed of each model." in markdown
     assert "None" not in markdown and "hold at once with 95 %, and" not in markdown
 

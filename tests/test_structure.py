@@ -1,4 +1,4 @@
-"""The tree is the architecture: five doors at the root, one package per stage, imports that only step down."""
+"""The structure of the project: five modules at the root, one package per stage, imports only from later to earlier ones."""
 
 import ast
 import re
@@ -18,8 +18,8 @@ RANKS = (
     {"images", "architectures"},
     {"common"},
 )
-"""From the top down: what stands in one row knows nothing of its neighbours, nor of the rows above."""
-DOORS = {"train.py", "evaluate.py", "gradcam.py", "data.py", "models.py"}
+"""From the top down: a module imports only from rows below its own."""
+ROOT_MODULES = {"train.py", "evaluate.py", "gradcam.py", "data.py", "models.py"}
 RANK_OF = {name: rank for rank, names in enumerate(RANKS) for name in names}
 MODULES = sorted(
     path
@@ -88,7 +88,7 @@ def test_constraints_pin_what_is_required():
 
 
 def test_the_root_holds_five_doors():
-    assert {path.name for path in PROJECT.glob("*.py")} == DOORS
+    assert {path.name for path in PROJECT.glob("*.py")} == ROOT_MODULES
 
 
 def test_every_module_has_a_rank():
@@ -140,7 +140,7 @@ def test_files_and_functions_are_short(path):
 
 
 def test_the_root_holds_no_more_than_it_says():
-    """Beside the doors and the packages: texts, configs and what installs and tests."""
+    """Besides the modules and packages there are only texts, configs, and files for installation and tests."""
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True).stdout.split()
     if not tracked:
         pytest.skip("no checkout of git")
@@ -155,6 +155,6 @@ def test_the_root_holds_no_more_than_it_says():
         "README.md",
         "configs",
     }
-    known |= {"constraints.txt", "docs", "outputs", "pyproject.toml", "tests", "benchmarks", *DOORS}
+    known |= {"constraints.txt", "docs", "outputs", "pyproject.toml", "tests", "benchmarks", *ROOT_MODULES}
     root = {name.partition("/")[0] for name in tracked if not name.startswith("requirements")}
     assert root - known == {name for name in RANK_OF if (PROJECT / name).is_dir()}

@@ -99,11 +99,11 @@ def test_what_are_no_complete_and_equal_folds(three, make):
 
     refused(vit[:2], "vit: data.fold 2/3 is missing; train and name all 3 folds")
     refused([*vit, *swin[1:]], "swin: data.fold 3/3 is missing")
-    refused([*vit, make("again-fold1_3", "1/3")], "data.fold 1/3 is there twice; name one run of each fold")
-    refused([*vit[:2], make("vit-fold2_4", "2/4")], "its folds are 1/3, 2/4, 3/3; all should be of one number")
-    refused([*vit, make("plain", None)], "plain has no data.fold, and other runs have")
+    refused([*vit, make("again-fold1_3", "1/3")], "data.fold 1/3 occurs twice; name one run of each fold")
+    refused([*vit[:2], make("vit-fold2_4", "2/4")], "its folds are 1/3, 2/4, 3/3; all should have the same n in k/n")
+    refused([*vit, make("plain", None)], "plain has no data.fold, but other runs have")
     same = make("vit-fold2_3", "2/3", number="1/3")  # the images of the first fold again
-    refused([*vit[:2], same], "its folds were not cut from the same images")
+    refused([*vit[:2], same], "its folds are not of the same images")
     two = [make(f"swin-fold{k}_2", f"{k}/2", model={"name": "swin_t"}) for k in (1, 2)]
     for entry in two:
         entry.training["num_images"]["train"] = COUNT - 10

@@ -103,7 +103,7 @@ def test_the_headline_is_the_best_against_the_second_and_names_whom_it_is_not_to
     best = max(names, key=lambda name: comparison.seeds[name]["mean"])
     assert best in text and "95 % interval" in text and text.count(".  ") == 0
     alike = [p for p in comparison.pairs if best in (p["first"], p["second"]) and not p["distinguishable"]]
-    assert len(alike) == 2 and "is told apart from 1 of the 2 others (not from " in text
+    assert len(alike) == 2 and "is also distinguishable from 1 of the 2 others (not from " in text
 
 
 def test_the_headline_of_two_models_is_their_sentence():
@@ -187,8 +187,8 @@ def test_what_was_compared_the_verdict_and_the_accuracy_come_first(report):
 def test_the_reference_is_stated_and_was_chosen(report):
     markdown = (report / "report.md").read_text()
     assert json.loads((report / "comparison.json").read_text())["reference"] == "c"
-    assert "Differences are to c (as asked for; --reference RUN chooses another)." in markdown
-    assert "Accuracy less that of c, class by class" in markdown
+    assert "Differences are relative to c (chosen by --reference; --reference RUN chooses another)." in markdown
+    assert "Accuracy minus that of c in each class" in markdown
 
 
 def test_every_figure_has_a_caption(report):

@@ -1,4 +1,4 @@
-"""Help and mistakes answer at once: nothing heavy is imported before arguments and configs are checked."""
+"""Help and errors appear at once: no large package is imported before arguments and configs are checked."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ HEAVY = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "matplotli
         ("gradcam.py outputs/missing --random 1 --method grad-cam", 2),
     ],
 )
-def test_what_arguments_show_is_said_before_torch_is_imported(command, exit_code):
+def test_help_and_errors_in_arguments_come_before_torch_is_imported(command, exit_code):
     script, *arguments = command.split()
     code = (
         f"import atexit, runpy, sys; sys.argv = {[script, *arguments]}; "
