@@ -1,1 +1,1 @@
-"""Where in an image the evidence lies."""
+"""Heat maps and attention: which parts of an image a model's prediction depends on."""

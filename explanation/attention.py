@@ -1,4 +1,4 @@
-"""The attention matrices of a forward pass, by layer, with the places in the image that their rows and columns stand for.
+"""The attention matrices of a forward pass, by layer, with the image positions of their rows and columns.
 
 Legend: B images, W windows (1 where attention is global), M heads, N tokens of a window, h w the layer's grid.
 """
@@ -15,7 +15,7 @@ from architectures.kernels import unfused_attention
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """One layer's attention; ``positions`` alone says how windows, cyclic shifts and padding lie over the grid."""
+    """One layer's attention; ``positions`` describes windows, cyclic shifts and padding completely."""
 
     name: str
     """Of the attention module."""
@@ -30,7 +30,7 @@ class AttentionLayer:
 def record_attention(
     model: nn.Module, images: Tensor, *, gradients: bool = False
 ) -> tuple[Tensor, list[AttentionLayer]]:
-    """One forward pass, fused attention switched off for it: logits (B K) and the attention layers, first to last.
+    """One forward pass with unfused attention: logits (B K) and the attention layers, first to last.
 
     Works for timm's ViT and Swin (also V2) and models built of the same attention modules.
 
@@ -38,7 +38,7 @@ def record_attention(
         images: preprocessed B 3 H W.
         gradients: let autograd reach the weights from the logits, on frozen models too.
     Raises:
-        ValueError: the model has no such attention, or attends over something else than one grid of patches.
+        ValueError: the model has no such attention, or its attention is not over a single grid of patches.
     """
     recorded: dict[str, Tensor] = {}
     with (
@@ -56,12 +56,12 @@ def record_attention(
 
 
 def _attention_words(model: nn.Module) -> str:
-    """Why nothing could be recorded of a model."""
+    """Words that say why no attention of a model could be recorded."""
     kinds = {type(module).__name__: hasattr(module, "qkv") for module in model.modules()}
     kinds = sorted(kind for kind, has_qkv in kinds.items() if has_qkv or "Attn" in kind or "Attention" in kind)
     if not kinds:
         return "has no attention layers"
-    return f"attends in a way of its own ({', '.join(kinds)}), whose attention matrices cannot be recorded"
+    return f"has its own kind of attention ({', '.join(kinds)}), whose matrices cannot be recorded"
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _describe(model: nn.Module, name: str, weights: Tensor, images: Tensor, wind
     embed = getattr(model, "patch_embed", None) or getattr(model, "embeds", None)  # NaFlexViT's name
     grid = tuple(embed.dynamic_feat_size(images.shape[2:])) if hasattr(embed, "dynamic_feat_size") else (0, 0)
     prefix = getattr(model, "num_prefix_tokens", 0)
-    # Rows of something else than a softmax (talking heads) are no shares.
+    # Rows that do not come from a softmax alone (talking heads) do not sum to 1.
     sums_to_one = (weights.detach().float().sum(-1) - 1).abs().max() < 0.05
     if weights.shape[1] != 1 or weights.shape[3:] != (prefix + grid[0] * grid[1],) * 2 or not sums_to_one:
         raise ValueError(_refusal(model, name, weights))

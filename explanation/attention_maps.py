@@ -1,6 +1,6 @@
-"""Attention itself as a heat map: where the class token, one patch, or all patches look, head by head.
+"""Attention itself as a heat map: to which patches the class token, one patch, or all patches attend, for each head.
 
-What attention looks at is not yet evidence for a class: these maps are the same for every class.
+Attention is not evidence for a class: these maps are the same for every class.
 
 Legend: B images, W windows, M heads, N tokens of a window, h w the layer's grid.
 """
@@ -17,7 +17,7 @@ ASKED_BY = {"patch": "one patch", "class token": "the class token", "patches": "
 
 
 def attention_layer(model: nn.Module, name: str | None = None) -> MapLayer:
-    """The attention layer ``name`` (or the one in the block of that name); by default the last.
+    """The attention layer ``name`` (or the one in the block ``name``); by default the last.
 
     Raises ValueError for a model without attention over one grid, and for a name that fits none of its layers.
     """
@@ -33,31 +33,31 @@ def attention_layer(model: nn.Module, name: str | None = None) -> MapLayer:
 
 
 def attention_of(model: nn.Module, images: Tensor, name: str, patch: tuple[int, int] | None = None) -> Tensor:
-    """Maps of one layer, float32 B M h w, in which every head's attention to patches is as it is, not rescaled.
+    """Attention of each head of one layer to the patches, not rescaled: float32 B M h w.
 
     Args:
-        name: of the attention layer, as `attention_layer` gives it.
-        patch: row and column of the patch that looks; None: the class token, or else the mean over all patches.
+        name: name of the attention layer, as in `attention_layer`.
+        patch: row and column of the query patch; None: the class token or, without one, the mean over all patches.
     """
     (layer,) = [one for one in record_attention(model, images)[1] if one.name == name]
     return attention_maps(layer, patch, class_token=getattr(model, "cls_token", None) is not None)
 
 
 def asked_by(model: nn.Module, patch: tuple[int, int] | None) -> str:
-    """Who looks, in words."""
+    """The query in words: a patch, the class token, or the mean over all patches."""
     if patch is not None:
         return f"patch {patch[0]}, {patch[1]}"
     return ASKED_BY["class token" if getattr(model, "cls_token", None) is not None else "patches"]
 
 
 def attention_maps(layer: AttentionLayer, patch: tuple[int, int] | None = None, *, class_token: bool = False) -> Tensor:
-    """Where one token of a layer looks, or its patches on average, with windows and shifts undone; B M h w.
+    """Attention of one query token of a layer, or the mean over its patches, with windows and shifts undone; B M h w.
 
-    A map sums to 1 less what goes to class and register tokens.
+    A map sums to 1 minus the attention to class and register tokens.
 
     Args:
-        patch: row and column of the querying patch on the layer's grid.
-        class_token: whether the first token is one, which then asks where no patch does.
+        patch: row and column of the query patch on the layer's grid.
+        class_token: whether the first token is a class token, which is then the query if ``patch`` is None.
     Raises:
         ValueError: no such patch.
     """

@@ -1,6 +1,6 @@
-"""Heat maps from a model, a layer and a batch: grad-cam's methods, faster ones where it is slow, attention rollout.
+"""Heat maps from a model, a layer and a batch: grad-cam's methods, faster versions of slow ones, LRP, attention rollout.
 
-The layout is right and every map is checked.
+The layer's layout is taken into account, and every map is checked.
 
 Legend: B images, C channels, h w the layer's grid.
 """
@@ -32,14 +32,14 @@ REMEDY = "choose another --layer, or leave out --layer and --method"
 
 @dataclass(frozen=True)
 class Options:
-    """What heat maps may be asked for beside their method."""
+    """Options of heat maps besides the method."""
 
     channels: int | None = None
     """For scorecam, see `masking.score_cam`."""
     patch: tuple[int, int] | None = None
     """For attention, see `attention_maps.attention_of`."""
     context: Callable[[], AbstractContextManager] = nullcontext
-    """In which the model runs, such as autocast; by default none, for maps in float32."""
+    """The context in which the model runs, such as autocast; by default none, for maps in float32."""
 
 
 DEFAULTS = Options()
@@ -58,14 +58,14 @@ def heat_maps(
 
     Args:
         model: classifier in float32 and evaluation mode; its parameters are frozen by this call.
-        layer: where in the model to look; unused, so possibly None, where `methods.uses_layer` is False.
+        layer: the layer whose output is used; may be None if `methods.uses_layer` is False.
         images: preprocessed float32 B 3 H W, on the model's device.
         targets: the class to explain, one per image.
         method: one of `methods.METHODS`; attention's map is the mean over the heads.
         options: for a few methods, and the precision.
     Returns:
-        float32 B h w, raw values, negative evidence cut to 0, not rescaled (rollouts: on the grid of the first attention);
-        and what is wrong with which image's map: not finite, blank, the same everywhere, on a grid of one cell.
+        float32 B h w, raw values, negative evidence set to 0, not rescaled (rollouts: on the grid of the first attention);
+        and the faults: position -> why the map is unusable (not finite, blank, constant, or on a grid of one cell).
     Raises:
         ValueError: unknown method; a layer that the gradient of the class score does not reach; a rollout of a model
             without attention.
@@ -142,7 +142,7 @@ def _class_score(target: int, method: str, place: str) -> Callable[[Tensor], Ten
             raise ValueError(f"{place}: no gradient of the class score reaches this layer; {REMEDY}, or eigencam")
         if method != "finercam":
             return ClassifierOutputTarget(target)(logits)
-        # Finer-CAM (Zhang et al. 2025): what sets the class apart from the (up to three) that score most like it.
+        # Finer-CAM (Zhang et al. 2025): the class's score minus those of the (up to three) classes with the closest scores.
         others = (logits - logits[target]).abs().argsort()
         similar = [i for i in others.tolist() if i != target][:3]
         return FinerWeightedTarget(target, similar, alpha=1)(logits)
@@ -151,12 +151,12 @@ def _class_score(target: int, method: str, place: str) -> Callable[[Tensor], Ten
 
 
 def _start_graph(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-    """The gradient is needed from the layer on only: cut the graph in front of it. Works on frozen models, too."""
+    """Start the graph at this layer, since no gradient is needed before it; also works on frozen models."""
     return output.detach().requires_grad_().clone()  # the clone may be changed in place
 
 
 def _raw_maps(method: type) -> type:
-    """grad-cam's ``method``, ending in its map on the layer's grid instead of a rescaled picture-sized one."""
+    """grad-cam's ``method``, but with its map on the layer's grid instead of rescaled to the image's size."""
 
     class RawMaps(method):
         def compute_cam_per_layer(self, input_tensor, targets, eigen_smooth):

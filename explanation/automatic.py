@@ -1,6 +1,6 @@
 """`--method auto`: which method, at which layer, for which architecture.
 
-The rules are the outcome of benchmarks/planted_pattern.py and benchmarks/real_photos.py; docs/explanations.md has the tables.
+The rules follow from benchmarks/planted_pattern.py and benchmarks/real_photos.py; docs/explanations.md has the tables.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from models import input_spec
 class Choice:
     method: str
     layer: MapLayer | None
-    """None where the method looks at none."""
+    """None if the method uses no layer."""
     rule: str
     """Why, in words."""
 
@@ -39,9 +39,9 @@ def choose(model: nn.Module) -> Choice:
 
 
 def relevance_layer(model: nn.Module) -> MapLayer:
-    """Where relevance points best: a ViT's embedded patches; where the last stage of a Swin begins that is fine enough.
+    """The best layer for relevance: a ViT's embedded patches; the start of a Swin's last stage with a grid fine enough.
 
-    Without blocks of attention, and where these are no maps: the layer of the other methods.
+    For models without attention blocks, and if these layers give no map: the default layer of the other methods.
     """
     starts, usual = stage_starts(model), usual_layers(model)
     places = [name for start in reversed(starts[1:]) for name in (start.rpartition("blocks.")[0] + "downsample", start)]
@@ -52,7 +52,7 @@ def relevance_layer(model: nn.Module) -> MapLayer:
 
 
 def _first_fine(layers: Sequence[MapLayer]) -> MapLayer | None:
-    """The first that has `SMALLEST_GRID` cells a side, or else the first of more than one cell."""
+    """The first layer with at least `SMALLEST_GRID` cells per side, or else the first with more than one cell."""
     usable = [layer for layer in layers if layer.grid != (1, 1)]
     return next((layer for layer in usable if min(layer.grid) >= SMALLEST_GRID), usable[0] if usable else None)
 
@@ -65,7 +65,7 @@ def _layer_or_none(model: nn.Module, name: str) -> MapLayer | None:
 
 
 def default_layer(model: nn.Module, method: str) -> MapLayer:
-    """Where ``method`` looks if no layer is named."""
+    """The layer that ``method`` uses if none is named."""
     return relevance_layer(model) if method in ("lrp", "sglrp", "lrprollout") else map_layer(model)
 
 

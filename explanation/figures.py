@@ -39,14 +39,14 @@ def cam_overview(
     scale_note: str = "",
     style: Style | None = None,
 ) -> Figure:
-    """One photo, its class activation map on the map's own grid, the overlay, and the likeliest classes.
+    """One photo, its class activation map on the map's own grid, the overlay, and the most probable classes.
 
     Args:
         cam: h w, not negative, not upsampled; the colour bars are in its own units.
         title: may hold several lines.
-        probabilities: (class name, probability) pairs; the five likeliest are drawn.
-        explained: position among them of the class that the map is of; it is drawn in any case, in bold.
-        scale_note: what the units of the map are, beside the colour bar.
+        probabilities: (class name, probability) pairs; the five most probable are drawn.
+        explained: position among them of the explained class; it is always drawn, in bold.
+        scale_note: the units of the map, written beside the colour bar.
     """
     cam, style = np.asarray(cam), style or Style()
     photo_height, photo_width = view.photo.shape[:2]
@@ -60,7 +60,7 @@ def cam_overview(
     picture, grid, overlay, *rest = figure.subplots(1, len(widths), width_ratios=widths)
 
     show_view(picture, view)
-    # A cell covers (H / h) x (W / w) pixels: the map's panel gets the shape of what the model saw.
+    # A cell covers (H / h) x (W / w) pixels, so that the map's panel has the shape of the model's input.
     cell_aspect = ((bottom - top) / cam.shape[0]) / ((right - left) / cam.shape[1])
     norm = Normalize(0, scale_of([cam]))
     colors = grid.imshow(cam, cmap=style.cmap, norm=norm, interpolation="nearest", aspect=cell_aspect)
@@ -79,13 +79,13 @@ def cam_overview(
 
 
 def _panel_size(aspect: float) -> tuple[float, float]:
-    """Inches of a panel for a picture that is so many times as wide as high."""
+    """Width and height in inches of a panel for a picture with this ratio of width to height."""
     width = float(np.clip(2.8 * aspect, 1.4, 4.2))
     return width, float(np.clip(width / aspect, 1.4, 2.8))
 
 
 def _bars_shown(probabilities: Sequence[tuple[str, float]], explained: int | None) -> list[tuple[str, float, bool]]:
-    """The five likeliest classes, and the explained one if it is none of them: name, probability, whether explained."""
+    """The five most probable classes, and the explained one if it is not among them: name, probability, whether explained."""
     order = sorted(range(len(probabilities)), key=lambda i: -probabilities[i][1])
     explained = order[0] if explained is None and order else explained
     shown = order[:5] if explained in order[:5] else [*order[:5], explained]
@@ -113,9 +113,9 @@ def head_panels(
     """The attention of each head of a layer, and their mean, over one image.
 
     Args:
-        view: whose photo is all that the model saw.
-        heads: M h w, each on its own scale from 0 to its 98th percentile.
-        patch: row and column of the patch that looks, which is framed.
+        view: the image; all of it was the model's input.
+        heads: M h w, each drawn on its own scale from 0 to its 98th percentile.
+        patch: row and column of the query patch, which is framed.
     """
     style = style or Style()
     drawn = [("mean", heads.mean(axis=0)), *[(f"head {i + 1}", map_) for i, map_ in enumerate(heads)]]
@@ -128,7 +128,9 @@ def head_panels(
     first.set_title("image", fontsize=TICK_SIZE)
     left, right, bottom, top = view.extent
     for axes, (name, map_) in zip(others, drawn):
-        brightest = np.quantile(map_, 0.98) or map_.max()  # a few tokens that all look at would leave the rest black
+        brightest = (
+            np.quantile(map_, 0.98) or map_.max()
+        )  # with the maximum, a few tokens of very high attention would leave the rest black
         axes.imshow(map_, cmap=style.cmap, vmin=0, vmax=brightest, extent=view.extent, interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{name}, max {map_.max():.2g}", fontsize=TICK_SIZE)

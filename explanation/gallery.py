@@ -15,8 +15,8 @@ from explanation.methods import CLASSLESS
 from explanation.overlays import Style, View, overlay_alone, scale_of
 
 TARGETS = {None: "the predicted class", "label": "the true class"}
-LAYER_SIDE = 400  # pixels of the longer side of a layer, which a page shows half as large
-THUMBNAIL = 600  # pixels of the longer side of a photo in a grid: more do not show
+LAYER_SIDE = 400  # pixels of the longer side of a layer; a page shows it at half this size
+THUMBNAIL = 600  # pixels of the longer side of a photo in a grid; more would not be visible
 
 
 def overview(column: MapSet, explanation: Explanation, style: Style) -> Figure:
@@ -43,12 +43,12 @@ def overview(column: MapSet, explanation: Explanation, style: Style) -> Figure:
 
 
 def overlay(explanation: Explanation, style: Style) -> Figure:
-    """The photo under its map, and nothing else."""
+    """The photo with its map on top, without axes and text."""
     return overlay_alone(explanation.picture.view(), explanation.map, scale_of([explanation.map]), style)
 
 
 def layers(view: View, cam: np.ndarray, scale: float, style: Style) -> tuple[np.ndarray, np.ndarray]:
-    """The photo, uint8 H W 3, and its map as a layer to put over it, uint8 H W 4; large photos made smaller."""
+    """The photo, uint8 H W 3, and its map as a transparent layer over it, uint8 H W 4; large photos are shrunk."""
     height, width = view.photo.shape[:2]
     times = min(1.0, LAYER_SIDE / max(height, width))
     size = max(1, round(times * width)), max(1, round(times * height))
@@ -64,9 +64,9 @@ def layers(view: View, cam: np.ndarray, scale: float, style: Style) -> tuple[np.
 
 
 def grid(columns: Sequence[MapSet], *, shared_scale: bool = False, style: Style) -> list[Figure]:
-    """Pages: rows are images; columns are titled with that in which they differ (run, method, layer, target).
+    """Pages of maps: rows are images; columns are titled with what differs between them (run, method, layer, target).
 
-    The rest is the title of the figures.
+    What they have in common is the title of the figures.
     """
     layers = [
         {c.layer.name for c in columns if c.layer and c.run is run}
@@ -103,7 +103,7 @@ def _row(explanations: Sequence[Explanation], columns: Sequence[MapSet]) -> list
 
 
 def caption(explanation: Explanation, class_names: list[str]) -> str:
-    """The prediction, and the class that is explained where it is another."""
+    """The predicted class, and the explained class if it is another."""
     text = _probability(explanation, explanation.prediction, class_names)
     if explanation.target != explanation.prediction:
         text += f"; map of {_probability(explanation, explanation.target, class_names)}"

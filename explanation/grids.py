@@ -20,17 +20,17 @@ LINE = 0.15  # inches of a line of text
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a grid: a photo, or a photo under its map."""
+    """One picture of a grid: a photo, alone or with its map on top."""
 
     view: View
     caption: str
     correct: bool | None = None
     cam: np.ndarray | None = None
-    """h w, not negative; None in the column of the images, and where there is no map."""
+    """h w, not negative; None in the column of the images, and if there is no map."""
     fault: str = ""
     """Why there is no map."""
     scale: float = 1.0
-    """The map's value at the end of the colours."""
+    """The map's value at the end of the colour scale."""
 
 
 def cam_grid(
@@ -43,7 +43,7 @@ def cam_grid(
 ) -> list[Figure]:
     """Images against models (or layers, methods, classes): pages, none taller than `PAGE_HEIGHT`.
 
-    Few columns stand on a page several times, side by side; more than fit are continued on the line below.
+    Few columns are placed on a page several times, side by side; columns that do not fit are continued on the line below.
 
     Args:
         rows: for each image the image itself and a cell for each of the columns.
@@ -103,7 +103,7 @@ def _image_height(line: Line) -> float:
 
 
 def _line_height(line: Line, above: Line | None) -> float:
-    """Inches of the images, what is written below them, and the titles above, unless the line above has the same."""
+    """Height in inches of the images, the text below them, and the titles above, unless the line above has the same ones."""
     captions = [wrap(f"✗ {cell.caption}", CELL, TICK_SIZE) for _, cell in line]
     titles = [wrap(title, CELL, LABEL_SIZE) for title, _ in line] if _has_titles(line, above) else []
     height = _image_height(line) + LINE * (max(text.count("\n") for text in captions) + 2)

@@ -1,4 +1,4 @@
-"""Where in a model a heat map can be taken, and how a layer's output becomes one."""
+"""The layers of a model whose output can become a heat map, and how it does."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ from models import input_spec
 logger = logging.getLogger(__name__)
 
 PLACED = ("VisionTransformer", "SwinTransformer", "SwinTransformerV2", "ResNet", "ShallowViT", "SmallViT", "Swin")
-"""Classes whose layout is known; a layer of any other has to pass the place test."""
+"""Classes whose layout is known; a layer of any other class has to pass the place test."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,22 @@ class MapLayer:
     grid: tuple[int, int]
     to_maps: Callable[[Tensor], Tensor]
     rule: str = ""
-    """Why this one, where it is the default."""
+    """Why this layer is the default, in words; empty for other layers."""
 
 
 SMALLEST_GRID = 4
-"""Cells a side that a stage must have to be a default, if another has them: fewer say little of where."""
+"""Cells per side that a default stage should have, since coarser maps locate little."""
 STAGE = "the last stage of 4x4 cells or more"
 
 
 def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradcam") -> MapLayer:
-    """The layer ``name``, or by default the first of `default_layer_names` that sees more than one place; of stages, 4x4.
+    """The layer ``name``, or by default the first of `default_layer_names` with more than one cell (for stages, 4x4 or more).
 
-    If no stage does, the last that sees more than one; where there is none: the last of `map_layers` that a gradient reaches.
-    A forward pass on the model's device finds the grid; for an architecture that is not known, a second one tests that the
-    layer's places are the image's.
-    Raises ValueError for a name that the model lacks (nearest names) or whose output is no map, and for a model that no map
-    can be taken of.
+    If no stage has 4x4 cells, the last stage with more than one; if there is none, the last of `map_layers` that a gradient
+    reaches. A forward pass on the model's device finds the grid; for an unknown architecture, a second one tests that the
+    layer's cells correspond to places of the image.
+    Raises ValueError for a name that the model lacks (with similar names) or whose output is no map, and for a model without
+    any map.
     """
     if name is not None:
         return _named_layer(model, name)
@@ -71,8 +71,8 @@ def map_layer(model: nn.Module, name: str | None = None, *, method: str = "gradc
 def map_layers(model: nn.Module) -> list[tuple[MapLayer, bool]]:
     """Every layer with weights whose output is a map of more than one cell, in the order of computation.
 
-    Layers that fail the place test are left out. Beside each: whether the gradient of the logits reaches its cells; where it
-    does not, maps by gradient are blank.
+    Layers that fail the place test are left out. Each comes with whether the gradient of the logits reaches its cells; if it
+    does not, gradient-based maps are blank.
     """
     modules = dict(model.named_modules())
     weighted = {
@@ -125,7 +125,7 @@ def _layer(model: nn.Module, name: str, layout: Layout, rule: str = "") -> MapLa
 
 
 def _misplacement(model: nn.Module, name: str, layout: Layout) -> str | None:
-    """What the place test has against a layer of an unknown family; a test that proves nothing is a warning."""
+    """Why a layer of an unknown family fails the place test, or None; a test without a clear result gives a warning."""
     if type(model).__name__ in PLACED:
         return None
     placement = place_test(model, {name: layout}).get(name)
@@ -147,10 +147,10 @@ def _misplacement(model: nn.Module, name: str, layout: Layout) -> str | None:
 def default_layer_names(
     model: nn.Module, method: str, shapes: dict[str, tuple[int, ...]] | None = None
 ) -> tuple[list[str], str]:
-    """Where a map of ``method`` is taken by default: names of layers, best first, and the rule that chose them, in words.
+    """The default layers of ``method``: names of layers, the best first, and the rule that chose them, in words.
 
-    The one place where this is decided. What the classifier reads is in `pooling`; `map_layer` passes over a layer that is too
-    coarse for the next name. ``shapes``: of the outputs by module, where they are known.
+    Only this function decides it. `pooling` describes what the classifier reads; `map_layer` skips a layer that is too coarse
+    and takes the next name. ``shapes``: module -> shape of its output, if known.
     """
     # Norms with an activation are those of convolutional blocks.
     norms_only = [n for n, m in model.named_modules() if not isinstance(m, nn.Identity) and not hasattr(m, "act")]
@@ -176,7 +176,7 @@ def stage_starts(model: nn.Module) -> list[str]:
 
 
 def usual_layers(model: nn.Module) -> dict[str, str]:
-    """Where heat maps are usually taken: the place in words -> the layer's name. Only what is a map at this image size."""
+    """The layers that are commonly used for heat maps: description -> name; only those with a map at this image size."""
     starts, names = stage_starts(model), [name for name, _ in model.named_modules()]
     if starts:
         last = [name for name in names if name.endswith(".norm1") and "blocks." in name][-1]
@@ -191,7 +191,7 @@ def usual_layers(model: nn.Module) -> dict[str, str]:
 
 
 def _output_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """By module, for one image, in the order in which they are done; () where a module is done more than once."""
+    """Module -> shape of its output for one image, in the order of execution; () if a module runs more than once."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def see(name, output):

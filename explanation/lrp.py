@@ -1,10 +1,10 @@
-"""Layer-wise relevance propagation for transformers, as gradient x activation of a model that is linear along the way.
+"""Layer-wise relevance propagation for transformers, as gradient x activation of a linearised model.
 
 Ali et al. 2022, "XAI for Transformers: Better Explanations through Conservative Propagation" (ICML, equations 8 to 12):
-attention matrices and LayerNorm's deviations count as constants, and so does the ratio GELU(x) / x. What is left is linear
-in a layer's output a: the class score is the sum of a x gradient over all of its tokens, plus what the biases behind the
-layer add. HiResCAM, which differentiates LayerNorm, loses what already points at the class: a LayerNorm does not see its
-input's length, so that the plain gradient has no part along it.
+attention matrices, LayerNorm's deviations and the ratio GELU(x) / x are treated as constants. The rest is linear in a layer's
+output a: the class score is the sum of a x gradient over all of its tokens, plus the contributions of later biases. HiResCAM,
+which differentiates LayerNorm, loses evidence that already points at the class: LayerNorm's output does not depend on its
+input's length, so that the plain gradient has no component along the input.
 
 Legend: B images, C channels, h w the layer's grid.
 """
@@ -32,16 +32,16 @@ def relevance(
     method: str = "lrp",
     context: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Tensor:
-    """What each cell of the layer adds to the score of one class per image; one forward and one backward pass.
+    """The contribution of each cell of the layer to the score of one class per image; one forward and one backward pass.
 
-    Nothing in the model is replaced: the rules hold within this call. Parameters may be frozen. A model without attention,
-    LayerNorm, GELU and SiLU gets plain gradient x activation.
+    The model is not changed; the rules apply only within this call. Parameters may be frozen. For a model without attention,
+    LayerNorm, GELU and SiLU this is plain gradient x activation.
 
     Args:
         images: preprocessed B 3 H W.
         targets: the class to explain, one per image.
-        method: sglrp explains the class's log-odds against all others, any other its logit; errors name it.
-        context: in which the model runs, such as autocast.
+        method: sglrp explains the class's log-odds against all others, any other its logit; also the name in errors.
+        context: creates the context in which the model runs, such as autocast.
     Returns:
         float32 B h w, of either sign, in logits.
     Raises:
@@ -63,9 +63,9 @@ def relevance(
 def class_scores(logits: Tensor, targets: Sequence[int], against_others: bool) -> Tensor:
     """B: each image's logit of its class, from logits B K; or the class's log-odds against all others.
 
-    Only these are seen by the softmax: what adds to all logits alike leaves them as they are, and what speaks for a rival
-    speaks against the class. Their gradient starts LRP as in Iwana et al. (2019), "Explaining Convolutional Neural Networks
-    using Softmax Gradient Layer-wise Relevance Propagation": 1 at the class, less the softmax among the others.
+    Log-odds do not change if all logits rise by the same amount, and evidence for another class counts against this one.
+    LRP then starts as in Iwana et al. (2019), "Explaining Convolutional Neural Networks using Softmax Gradient Layer-wise
+    Relevance Propagation": with 1 at the class and minus the softmax over the other classes at these.
     """
     own = logits[torch.arange(len(logits)), list(targets)]
     if not against_others or logits.shape[1] == 1:
@@ -76,7 +76,7 @@ def class_scores(logits: Tensor, targets: Sequence[int], against_others: bool) -
 
 @contextmanager
 def _cut_graph(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Let the graph begin at the module's output; yields the list of its outputs."""
+    """Start the graph at the module's output; yields the list of its outputs."""
     outputs: list[Tensor] = []
 
     def cut(module, args, output):
@@ -88,7 +88,7 @@ def _cut_graph(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 class LinearRules(TorchFunctionMode):
-    """Within it, torch's own LayerNorm, softmax, attention, GELU and SiLU give the same values and other gradients."""
+    """Within this mode torch's LayerNorm, softmax, attention, GELU and SiLU have the same values but other gradients."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -96,7 +96,7 @@ class LinearRules(TorchFunctionMode):
             return _layer_norm(*args, **kwargs)
         if func in SOFTMAX:
             return func(args[0].detach(), *args[1:], **kwargs)
-        if func is F.scaled_dot_product_attention:  # of queries, keys and values the values alone carry a gradient
+        if func is F.scaled_dot_product_attention:  # only the values get a gradient, not queries and keys
             return func(args[0].detach(), args[1].detach(), *args[2:], **kwargs)
         if func in ACTIVATIONS:
             return _FixedRatio.apply(args[0], func(args[0].detach(), *args[1:], **kwargs))
@@ -128,7 +128,7 @@ class _FixedDeviation(torch.autograd.Function):
 
 
 class _FixedRatio(torch.autograd.Function):
-    """An activation f that counts as x times the constant f(x) / x; at 0 the ratio of GELU and SiLU is 1/2."""
+    """An activation f, treated as x times the constant f(x) / x; at 0 the ratio of GELU and SiLU is 1/2."""
 
     @staticmethod
     def forward(ctx, x: Tensor, out: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Heat maps of pictures with what they are about, and what to do where one cannot be drawn."""
+"""Heat maps of pictures with class and prediction, and a remedy if a map is unusable."""
 
 import statistics
 import time
@@ -18,18 +18,18 @@ from explanation.methods import uses_layer
 from explanation.pictures import Picture
 from models import preprocessing
 
-STREAMED = ("scorecam", "ablationcam")  # a pass for each channel of each image: shown image by image
+STREAMED = ("scorecam", "ablationcam")  # a pass for each channel of each image, so that progress is shown by image
 
 
 @dataclass(frozen=True)
 class Question:
-    """What speaks for this class in this picture?"""
+    """A picture and the class that is to be explained in it."""
 
     picture: Picture
     target: int
     """The class that is explained."""
     probabilities: np.ndarray
-    """K: what the model predicts, see `predict_pictures`."""
+    """K: the model's probabilities, see `predict_pictures`."""
 
     @property
     def prediction(self) -> int:
@@ -37,20 +37,20 @@ class Question:
 
     @property
     def correct(self) -> bool | None:
-        """None where the true class is not known."""
+        """Whether the prediction is right; None if the true class is not known."""
         return None if self.picture.label is None else self.prediction == self.picture.label
 
 
 @dataclass(frozen=True)
 class Explanation(Question):
-    """A question with its answer."""
+    """A question with its heat map."""
 
     map: np.ndarray | None
     """float32 h w, raw; None if something is wrong with it."""
     fault: str | None
     """What is wrong with the map."""
     seconds: float
-    """That the map took: its share of the batch."""
+    """Computation time of the map: its share of the batch's."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class MapSet:
     class_names: list[str]
     method: str
     layer: MapLayer | None
-    """None where the method looks at none."""
+    """None if the method uses no layer."""
     target: str | None
-    """As it was asked for; None: the predicted class."""
+    """As given by --target; None: the predicted class."""
     explanations: list[Explanation]
     remedy: str | None
     """What to do about its first fault, if it has any."""
     heads: list[np.ndarray] | None = None
-    """Of method attention: M h w for each picture, every head by itself."""
+    """For method attention: M h w for each picture, one map per head."""
     asked_by: str = ""
-    """Of method attention: who looks, in words."""
+    """For method attention: the query in words."""
 
     @property
     def place(self) -> str:
@@ -113,7 +113,7 @@ def explain(
 ) -> list[Explanation]:
     """A heat map for each question, in batches; see `attribution.heat_maps`.
 
-    ``layer`` is None for a method that looks at none.
+    ``layer`` is None for a method that uses none.
     """
     preprocess, device = preprocessing(model), next(model.parameters()).device
     explanations = []
@@ -142,7 +142,7 @@ def explain(
 def attention_of_heads(
     model: nn.Module, layer: MapLayer, pictures: Sequence[Picture], patch: tuple[int, int] | None
 ) -> dict:
-    """What a MapSet of method attention holds beside the mean over the heads."""
+    """The fields of a MapSet that only method attention has: the map of each head, and the query in words."""
     preprocess, device = preprocessing(model), next(model.parameters()).device
     with torch.no_grad():
         heads = [attention_of(model, preprocess(p.pixels[None].to(device)), layer.name, patch)[0] for p in pictures]
@@ -150,7 +150,7 @@ def attention_of_heads(
 
 
 def find_remedy(model: nn.Module, method: str, layer: MapLayer | None, faulty: Explanation) -> str:
-    """What to ask for instead of an unusable map: the first of a few that works on this very picture."""
+    """Options to use instead of an unusable map: the first layer and method of a few that gives a map of this picture."""
     layers = {default.name: default for default in ([map_layer(model)] + [layer] * bool(layer))}
     tried = [(m, x) for m in (method, "layercam", "hirescam", "gradcamelementwise") for x in layers.values()]
     if not uses_layer(method):

@@ -1,6 +1,6 @@
-"""CAMs whose channel weights are measured, not differentiated: what does the class score do with a channel alone, or without?
+"""CAMs whose channel weights are measured instead of differentiated: the class score with only one channel, or without it.
 
-One forward pass per channel, streamed: of each masked pass nothing but the class score is kept.
+One forward pass per channel, in batches; only the class score of each masked pass is kept.
 
 Legend: B images, C channels, h w the layer's grid, H W pixels, K classes.
 """
@@ -32,9 +32,9 @@ def score_cam(
     grad-cam does it.
 
     Args:
-        context: in which the masked passes run, such as autocast; the channels themselves are kept as the model is.
-        channels: measure only so many channels of each image, those that vary most over the grid; the others get the
-            mean of the measured scores. Faster, and not the same map.
+        context: creates the context of the masked passes, such as autocast; the channels keep the model's precision.
+        channels: measure only this many channels of each image, those that vary most over the grid; the others get the
+            mean of the measured scores. This is faster, but the map is different.
     """
     activations = _activations(model, layer, images)  # B C h w
     maps = []
@@ -93,7 +93,7 @@ def _activations(model: nn.Module, layer: MapLayer, images: Tensor) -> Tensor:
 
 @contextmanager
 def _without_channels(layer: MapLayer, channels: Tensor):
-    """The i-th image of a batch goes without ``channels[i]`` of the layer; -1 takes nothing away."""
+    """Set channel ``channels[i]`` of the layer to 0 for the i-th image of a batch; -1 leaves the image unchanged."""
 
     def ablate(module, args, output):
         output = output.clone()

@@ -20,7 +20,7 @@ METHODS = ("auto", *LIBRARY, "lrp", "sglrp", "lrprollout", "scorecam", "ablation
 """auto: method and layer by the architecture, see automatic.choose."""
 
 CLASSLESS = ("eigencam", "fem", "rollout", "attention")
-"""Their maps are the same whatever class is asked for."""
+"""Methods whose maps are the same for every class."""
 
 
 def check_method(method: str) -> None:
@@ -32,6 +32,6 @@ def check_method(method: str) -> None:
 
 
 def uses_layer(method: str) -> bool:
-    """Whether a layer can be named: the rollouts follow attention through all of them, and auto chooses its own."""
+    """Whether a layer can be given: the rollouts use all attention layers, and auto chooses its own."""
     check_method(method)
     return method not in ("auto", *ROLLOUTS)

@@ -1,4 +1,4 @@
-"""A heat map over its photo: the stronger the evidence, the more its colour covers; where there is none, the photo is bare.
+"""A heat map over its photo: the opacity of its colour grows with its value; where the map is 0, only the photo is visible.
 
 Shapes: H W pixels of a photo, h w cells of a map.
 """
@@ -22,17 +22,17 @@ SMALLEST = 512  # pixels of the longer side of an overlay by itself; pixels of s
 
 @dataclass(frozen=True)
 class Style:
-    """How a map is laid over a photo."""
+    """How a map is drawn over a photo."""
 
     cmap: str = "plasma"
-    """Of matplotlib; its colours should differ from black and from white."""
+    """A colour map of matplotlib; its colours should differ from black and from white."""
     strength: float = 0.8
     """Opacity of the largest value."""
     contours: tuple[float, ...] = ()
     """Shares of the largest value at which a line is drawn."""
 
     def opacity(self, values: np.ndarray) -> np.ndarray:
-        """Of values in [0, 1]: 0 is clear."""
+        """Opacity for values in [0, 1]: 0 is transparent."""
         return self.strength * np.clip(values, 0, 1)
 
     def blend(self, values: np.ndarray, background: float) -> np.ndarray:
@@ -43,12 +43,12 @@ class Style:
 
 @dataclass(frozen=True)
 class View:
-    """A photo, and where in it the model looked."""
+    """A photo, and which part of it was the model's input."""
 
     photo: np.ndarray
     """uint8 H W 3."""
     seen: tuple[float, float, float, float]
-    """Left, top, right, bottom in pixels of the photo; they may lie outside of it."""
+    """Left, top, right, bottom of that part in pixels of the photo; they may lie outside of it."""
 
     @classmethod
     def whole(cls, photo: np.ndarray) -> "View":
@@ -62,7 +62,7 @@ class View:
 
 
 def show_view(axes: Axes, view: View) -> None:
-    """The photo; a frame around what the model saw of it, where that is not all."""
+    """Draw the photo, with a frame around the model's input if that is only a part of it."""
     show_image(axes, view.photo)
     height, width = view.photo.shape[:2]
     left, top, right, bottom = view.seen
@@ -74,13 +74,13 @@ def show_view(axes: Axes, view: View) -> None:
 
 
 def show_overlay(axes: Axes, view: View, cam: np.ndarray, norm: Normalize, style: Style) -> None:
-    """The photo under its map (h w, not negative), which is stretched bilinearly over what the model saw."""
+    """Draw the photo and its map (h w, not negative) on top, enlarged bilinearly to the model's input area."""
     show_view(axes, view)
     lay_over(axes, view, cam, norm, style)
 
 
 def lay_over(axes: Axes, view: View, cam: np.ndarray, norm: Normalize, style: Style) -> None:
-    """The map alone, into the panel that holds the photo already."""
+    """Draw the map into a panel that already shows the photo."""
     limits = axes.get_xlim(), axes.get_ylim()
     values = np.asarray(norm(cam), float)
     look = dict(cmap=style.cmap, norm=Normalize(0, 1), extent=view.extent, interpolation="bilinear")
@@ -102,7 +102,7 @@ def _draw_contours(axes: Axes, view: View, values: np.ndarray, levels: Sequence[
 
 
 def overlay_alone(view: View, cam: np.ndarray, scale: float, style: Style) -> Figure:
-    """Nothing but the photo under its map, pixel by pixel at the photo's own resolution; small ones enlarged."""
+    """Only the photo with its map on top, at the photo's own resolution; small photos are enlarged."""
     height, width = view.photo.shape[:2]
     times = max(1, SMALLEST // max(height, width))
     figure = Figure(figsize=(times * width / 100, times * height / 100), dpi=100)
@@ -116,7 +116,7 @@ def overlay_alone(view: View, cam: np.ndarray, scale: float, style: Style) -> Fi
 
 
 def blended_bar(bar_axes: Axes, style: Style, *, upright: bool) -> None:
-    """Into the axes of a colour bar from 0 to its maximum: the map's colours as they are over black, and over white."""
+    """Draw the map's colours into a colour bar twice: as they appear over black, and over white."""
     values = np.linspace(0, 1, 256)
     both = np.stack([style.blend(values, 0), style.blend(values, 1)])  # 2 256 3
     limits = bar_axes.get_xlim(), bar_axes.get_ylim()
@@ -126,5 +126,5 @@ def blended_bar(bar_axes: Axes, style: Style, *, upright: bool) -> None:
 
 
 def scale_of(cams: Sequence[np.ndarray]) -> float:
-    """The largest value of the maps; 1 where they are blank, since a colour scale needs a length."""
+    """The largest value of the maps; 1 if all are blank, since a colour scale must not be empty."""
     return max((float(np.max(cam)) for cam in cams), default=0) or 1.0

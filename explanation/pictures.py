@@ -21,19 +21,19 @@ from images.sources import Photos
 @dataclass(frozen=True)
 class Picture:
     name: str
-    """What its files are called."""
+    """The beginning of its files' names."""
     pixels: Tensor
-    """uint8 3 H W, as the model is fed it."""
+    """uint8 3 H W, as read for the model."""
     label: int | None
-    """True class, where it is known."""
+    """True class, if it is known."""
     photos: Photos | None = None
     """Whose ``position``-th photo the pixels were cut from; None where they are all there is."""
     position: int = 0
     digest: str | None = None
-    """SHA-256 of the file, of an image that was given as one."""
+    """SHA-256 of the file, for an image that was given as a file."""
 
     def view(self, longest: int | None = None) -> View:
-        """The photo at its own resolution, or shrunk to ``longest`` pixels, and where the model looked."""
+        """The photo at its own resolution, or shrunk to ``longest`` pixels, and which part was the model's input."""
         if self.photos is None:
             return View.whole(self.pixels.permute(1, 2, 0).numpy())  # 3 H W -> H W 3
         photo = open_image(self.photos.paths[self.position])
@@ -43,9 +43,9 @@ class Picture:
 
 
 def seen_area(width: int, height: int, photos: Photos) -> tuple[float, float, float, float]:
-    """Which part of a photo of so many pixels is read as the model's input: left, top, right, bottom in its pixels.
+    """The part of a photo that becomes the model's input: left, top, right, bottom in pixels of the photo.
 
-    As `Photos.read` crops, by its own rule or by timm's; in the mode "border" the part is larger than the photo.
+    It follows the crop of `Photos.read` or of timm; in the mode "border" the part is larger than the photo.
     """
     mode = photos.crop_mode if photos.crop_pct else "center"
     rows, columns = (int(side / (photos.crop_pct or 1)) for side in photos.size)
@@ -58,8 +58,11 @@ def seen_area(width: int, height: int, photos: Photos) -> tuple[float, float, fl
 
 
 def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
-    """Image files of any size and mode, as ``run``'s model is fed them. Files of one name are told apart by their folder,
-    and from one whose maps the run holds already by the start of their hash."""
+    """Image files of any size and mode, as read for ``run``'s model.
+
+    Files of the same name get their folder in the name; a file that has the name of another one with maps in the run gets
+    the start of its hash. Raises ValueError for unreadable files, and for a file that is given twice.
+    """
     cfg = run.config.data
     names = [path.stem for path in paths]
     repeated = {name for name, count in Counter(names).items() if count > 1}
@@ -79,7 +82,7 @@ def read_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:
 
 
 def _is_of_another(run: Run, name: str, digest: str) -> bool:
-    """Whether the run holds maps of another file of this name: they must not be overwritten."""
+    """Whether the run holds maps of another file with this name, which must not be overwritten."""
     stored = [run.read_json(f"gradcam/{path.name}") for path in run.path("gradcam").glob("*.json")]
     return any(values.get("image") == name and values.get("image_sha256", digest) != digest for values in stored)
 
@@ -108,7 +111,7 @@ def pick_pictures(
 
 
 def sample_indices(split: Split, count: int, seed: int, *, option: str) -> list[int]:
-    """``count`` seeded positions of a split, ascending; all of them, and a note that names the option, where it has fewer."""
+    """``count`` seeded positions of a split, ascending; if it has fewer, all of them and a note that names the option."""
     if count < 1 or not len(split):
         raise ValueError(f"{option} {count}: the {split.name} split has {len(split)} images; ask for 1 to that")
     if count > len(split):
@@ -118,9 +121,9 @@ def sample_indices(split: Split, count: int, seed: int, *, option: str) -> list[
 
 
 def sample_each_class(split: Split, count: int, seed: int) -> list[int]:
-    """Seeded positions of ``count`` images of each class, class by class; all of a class that has fewer."""
+    """Seeded positions of ``count`` images of each class, class by class; all images of a class that has fewer."""
     if count < 1:
-        raise ValueError(f"--per-class {count}: ask for one image of each class at least")
+        raise ValueError(f"--per-class {count}: ask for at least one image of each class")
     shuffled = np.random.default_rng(seed).permutation(len(split))
     labels = np.asarray(split.labels)[shuffled]
     return [int(i) for label in np.unique(labels) for i in shuffled[labels == label][:count]]

@@ -1,4 +1,4 @@
-"""Where the places of the image are in a layer's output: its layout, and a test that it holds.
+"""How a layer's output corresponds to places of the image: its layout, and a test of it.
 
 Legend: B images, C channels, h w the layer's grid, N = h w tokens, p tokens in front of them, H W the image.
 """
@@ -18,13 +18,13 @@ REGIONS = (2, 3)
 
 @dataclass(frozen=True)
 class Layout:
-    """How an output lies over the image."""
+    """How an output corresponds to the image."""
 
     grid: tuple[int, int]
     axis: int
-    """Of the channels: 1 or the last, counted as -1."""
+    """Axis of the channels: 1, or -1 for the last."""
     prefix: int = 0
-    """Class and register tokens in front of the patches; only of tokens."""
+    """Number of class and register tokens before the patches; only for outputs of tokens."""
 
     def to_maps(self, output: Tensor) -> Tensor:
         """B C h w, as a view."""
@@ -35,10 +35,10 @@ class Layout:
 
 
 def find_layout(model: nn.Module, name: str, shape: Sequence[int] | None) -> Layout | None:
-    """How an output of this shape, made of one image, lies over it; None if it does not.
+    """The layout of an output of this shape, for one image; None if it is not a map over the image.
 
-    The channels are where the layer's own weights have them (norms, convolutions, linear layers), else where the other axes
-    have the shape of the image, else where the model says that they are. A grid has the image's shape, in cells.
+    The axis of the channels follows from the layer's own weights (norms, convolutions, linear layers), else from which other
+    axes have the shape of the image, else from what the model states. A grid must have the image's aspect ratio, in cells.
     """
     if shape is None or len(shape) not in (3, 4) or shape[0] != 1 or is_inside_attention(model, name):
         return None
@@ -59,7 +59,7 @@ def find_layout(model: nn.Module, name: str, shape: Sequence[int] | None) -> Lay
 
 
 def _grid_of(count: int, model: nn.Module, name: str) -> tuple[int, int] | None:
-    """The grid of so many tokens: the one that the model states, or the one of the image's shape."""
+    """The grid for this number of tokens: the one that the model states, or one with the image's aspect ratio."""
     parents = [model.get_submodule(parent) for parent in _ancestors(name)]
     stated = [getattr(parent, "input_resolution", None) for parent in reversed(parents)]
     stated.append(getattr(getattr(model, "patch_embed", None), "grid_size", None))
@@ -98,7 +98,7 @@ def _cells(model: nn.Module, size: tuple[int, int]) -> tuple[float, float]:
 
 
 def _channel_axis(module: nn.Module) -> int | None:
-    """Of the module's output, by its own weights; None for a container."""
+    """The channel axis of the module's output according to its weights; None for a container."""
     if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm)) or type(module).__name__.endswith("Norm2d"):
         return 1
     weight = getattr(module, "weight", None)
@@ -108,12 +108,12 @@ def _channel_axis(module: nn.Module) -> int | None:
 
 
 def is_inside_attention(model: nn.Module, name: str) -> bool:
-    """There the axes are heads, windows, shifted grids."""
+    """Whether a module is part of an attention layer, where axes are heads, windows or shifted grids."""
     return any(hasattr(model.get_submodule(parent), "qkv") for parent in _ancestors(name))
 
 
 def _ancestors(name: str) -> list[str]:
-    """Of ``a.b.c``: the model itself, ``a``, ``a.b``."""
+    """The parents of ``a.b.c``: the model itself, ``a``, ``a.b``."""
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(len(parts))]
 
@@ -139,26 +139,26 @@ def watch_outputs(
 
 @dataclass(frozen=True)
 class Placement:
-    """What the place test measured at a layer."""
+    """The result of the place test for a layer."""
 
     share: float
-    """Of the cells, those that their own region of the image moves more than any other region does."""
+    """Share of the cells that change most when their own region of the image changes."""
     contrast: float
-    """Median over cells: the change by the region that moves a cell most, over the mean of all regions (1: all alike)."""
+    """Median over cells: the change caused by the most effective region, over the mean of all regions (1: all equal)."""
 
     @property
     def verdict(self) -> str:
-        """right; wrong (cells answer to single regions, but to others than their own); mixed (to all alike: no proof)."""
+        """right; wrong (cells respond to single regions other than their own); mixed (to all regions alike: no evidence)."""
         if self.share >= 0.5:
             return "right"
         return "wrong" if self.contrast >= 1.5 else "mixed"
 
 
 def place_test(model: nn.Module, layouts: dict[str, Layout]) -> dict[str, Placement]:
-    """The place test: six regions of an image are changed one after the other; each must move the cells below it most.
+    """The place test: six regions of an image are changed one after the other; each must change the cells at its place most.
 
-    One forward pass of seven images of noise, for all layers at once. Layers that the pass does not reach, or that no change
-    moves, are left out.
+    One forward pass of seven noise images, for all layers at once. Layers that the pass does not reach, or whose output never
+    changes, are left out.
     """
     placements = {}
     for name, moved in _changes(model, layouts).items():
@@ -170,9 +170,9 @@ def place_test(model: nn.Module, layouts: dict[str, Layout]) -> dict[str, Placem
 
 
 def _own_share(moved: Tensor) -> float:
-    """Of the cells that anything moves (R h w), those that a region moves most that overlaps them.
+    """Share of the cells with any change (R h w) that change most with a region that overlaps them.
 
-    Strides may put a grid half a cell beside the image's: the best of the shifts by that much counts.
+    Strides may shift a grid by half a cell against the image, so the best of such shifts counts.
     """
     (rows, columns), (_, height, width) = REGIONS, moved.shape
     strongest, alive = moved.argmax(0), moved.sum(0) > 0
@@ -189,7 +189,7 @@ def _own_share(moved: Tensor) -> float:
 
 
 def _changes(model: nn.Module, layouts: dict[str, Layout]) -> dict[str, Tensor]:
-    """By layer: how far each cell moves (R h w, summed over channels) when one of the R regions of an image changes."""
+    """Layer -> how much each cell changes (R h w, summed over channels) when one of the R regions of an image changes."""
     (height, width), (rows, columns) = input_spec(model).size, REGIONS
     generator = torch.Generator().manual_seed(0)
     image, other = torch.randn(2, 3, height, width, generator=generator)

@@ -1,4 +1,4 @@
-"""What a classifier makes of its last tokens or cells: reads a class token, or pools them all, and how."""
+"""How a classifier reads its last tokens or cells: from a class token, or by pooling all of them."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ KINDS = {"token": "token", "avg": "mean", "fast": "mean", "fastavg": "mean", "ma
 
 @dataclass(frozen=True)
 class Pooling:
-    """What stands between the last block of a model and its classifier."""
+    """The pooling between the last block of a model and its classifier."""
 
     kind: str
     """token (class tokens), mean, attention (timm's 'map'), weights (learned: sequence pooling), maximum, or timm's name."""
     norm_after: bool
-    """Whether the last norm comes behind the pooling, so that the mean is taken of tokens that were never normed."""
+    """Whether the last norm comes after the pooling, so that the pooled tokens are not normalised."""
 
     @property
     def words(self) -> str:
@@ -31,10 +31,10 @@ class Pooling:
 
 
 def pooling(model: nn.Module, shapes: dict[str, tuple[int, ...]] | None = None) -> Pooling:
-    """What ``model`` pools, by timm's attributes.
+    """The pooling of ``model``, from timm's attributes.
 
     Args:
-        shapes: output shapes by module, which tell of models of one's own whether ``norm`` sees pooled features (B C).
+        shapes: module -> shape of its output, from which it is seen whether ``norm`` gets pooled features (B C).
     """
     fc_norm = getattr(model, "fc_norm", None)
     norm_after = fc_norm is not None and not isinstance(fc_norm, nn.Identity)

@@ -1,4 +1,4 @@
-"""A run directory made of pretrained weights alone: explained and evaluated as any other, and never trained."""
+"""A run directory for pretrained weights without training: it can be explained and evaluated like any other run."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def open_pretrained(name: str, pretrained: str | None, *, output_root: str = "ou
 
     Args:
         name: timm's name of a model, with or without the tag of its weights.
-        pretrained: a file or folder of weights, as ``model.pretrained`` takes it; None: timm's own, downloaded if need be.
+        pretrained: a file or folder of weights, as for ``model.pretrained``; None: timm's own, downloaded if needed.
     Raises:
         ValueError: no such model, weights that do not fit its own head, a directory of other weights.
     """
@@ -29,7 +29,7 @@ def open_pretrained(name: str, pretrained: str | None, *, output_root: str = "ou
         if run.config.model.pretrained != config.model.pretrained:
             raise ValueError(
                 f"{run.directory} holds the weights {run.config.model.pretrained}, not {pretrained or 'those of timm'}; "
-                "remove that directory to make it anew"
+                "remove that directory to make a new one"
             )
         return run
     with torch.random.fork_rng(devices=[]):
@@ -84,7 +84,7 @@ def _config(name: str, pretrained: str | None, output_root: str) -> Config:
 
 
 def _training_summary(model: nn.Module) -> dict:
-    """``train.json`` of a run that was not trained here, by the names of one that was."""
+    """``train.json`` of a run that was not trained here, with the same keys as that of a trained one."""
     nothing = ("best_epoch", "val_accuracy", "train_accuracy", "images_per_second", "precision", "target")
     return dict.fromkeys(nothing) | {
         "selected_by": "its authors",

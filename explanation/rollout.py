@@ -1,8 +1,7 @@
-"""Attention rollout: which patches does the prediction draw on, if attention is followed through all layers?
+"""Attention rollout: how much each patch contributes to the prediction if attention is multiplied through all layers.
 
-The layers' attention matrices are multiplied from the last to the first. Only the rows that are asked for travel through
-that product, and Swin's windows multiply them window by window, so that no full token matrix is ever formed; the result is
-that of the full matrices.
+The layers' attention matrices are multiplied from the last to the first. Only the needed rows of the product are computed,
+and Swin's windows are applied window by window, so that no full token matrix is formed; the result is the same.
 
 Legend: B images, R rows, T tokens of a layer (class tokens first), W windows, M heads, N tokens of a window, h w the grid.
 """
@@ -30,7 +29,7 @@ def attention_rollout(
         images: preprocessed B 3 H W.
         context: in which the model runs, such as autocast.
     Returns:
-        B h w, on the first layer's grid; not negative; sums to 1 less what stays on class tokens.
+        B h w, on the first layer's grid; not negative; sums to 1 minus the share of the class tokens.
     Raises:
         ValueError: no attention over a grid of patches, or pooled in another way.
     """
@@ -51,8 +50,8 @@ def gradient_rollout(
     """Gradient-weighted rollout: the relevance of each patch for one class per image.
 
     The self-attention rule of Chefer et al. (2021), "Generic Attention-model Explainability", equations 5 and 6: each layer
-    adds the mean over heads of (A x gradient of the class score)+ to the identity. What the identity alone contributes is
-    the same for every patch and left out. Windows, merging and pooling as in `attention_rollout`.
+    adds the mean over heads of (A x gradient of the class score)+ to the identity. The contribution of the identity alone is
+    the same for every patch and is left out. Windows, merging and pooling as in `attention_rollout`.
 
     Args:
         images: preprocessed B 3 H W.
@@ -84,8 +83,8 @@ def gradient_rollout(
 def roll_out(layers: Sequence[AttentionLayer], rows: Tensor, prefix: int) -> Tensor:
     """``rows`` (B R T of the last layer) times the product of all layers' token matrices: B R T of the first layer.
 
-    Each matrix has rows that sum to 1: attention to padding, which has no place in the image, is shared out among the rest.
-    ``prefix`` is the number of class and register tokens in front of the patches.
+    The rows of each matrix sum to 1: attention to padding, which is outside the image, is distributed over the other tokens.
+    ``prefix`` is the number of class and register tokens before the patches.
     """
     below = None
     for layer in reversed(layers):
@@ -121,7 +120,7 @@ def _count(layer: AttentionLayer, prefix: int) -> int:
 
 
 def _unmerge(rows: Tensor, coarse: AttentionLayer, fine: AttentionLayer) -> Tensor:
-    """``rows`` over the tokens of one layer, over those of the layer before: a merged token is the mean of its parts."""
+    """Convert ``rows`` from the tokens of one layer to those of the layer before: a merged token is the mean of its parts."""
     if coarse.grid == fine.grid:
         return rows
     maps = rows.unflatten(2, coarse.grid)  # no class tokens where patches are merged
@@ -134,7 +133,7 @@ def _unmerge(rows: Tensor, coarse: AttentionLayer, fine: AttentionLayer) -> Tens
 
 
 def _pooling(model: nn.Module, last: AttentionLayer) -> Tensor:
-    """T: the weight of each token of the last layer in what the classifier reads."""
+    """float T: the weight of each token of the last layer in the classifier's input."""
     prefix, pooled = getattr(model, "num_prefix_tokens", 0), pooling(model)
     weights = torch.zeros(_count(last, prefix), device=last.weights.device)
     if pooled.kind == "mean":

@@ -1,4 +1,4 @@
-"""What explanations write: pictures, raw maps and JSON of each image, grids, the table."""
+"""The files of explanations: pictures, raw maps and JSON of each image, grids; and the printed table."""
 
 import argparse
 import hashlib
@@ -20,7 +20,7 @@ from explanation.quality.form import map_statistics
 
 
 def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
-    """Pictures, raw maps and JSON of a run, a grid where there are several, and the table of them all."""
+    """Write pictures, raw maps and JSON of a run, and a grid if there are several; print a table of them all."""
     weights = run.checksum(f"{args.checkpoint}.pt")
     written = [save_map(c, e, args, weights) for c in columns for e in c.explanations if e.map is not None]
     if sum(len(column.explanations) for column in columns) > 1:
@@ -46,7 +46,7 @@ def save_run(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
 
 
 def save_heads(run: Run, columns: list[MapSet], args: argparse.Namespace) -> None:
-    """A figure for each picture with a panel for each head of an attention layer."""
+    """Write a figure for each picture, with a panel for each head of an attention layer."""
     for column in columns:
         for explanation, heads in zip(column.explanations, column.heads):
             picture = explanation.picture
@@ -89,7 +89,7 @@ def save_map(column: MapSet, explanation: Explanation, args: argparse.Namespace,
 
 
 def save_comparison(runs: list[Run], columns: list[MapSet], args: argparse.Namespace) -> None:
-    """One grid over all runs, which must have been shown the same images."""
+    """Write one grid with all runs; raises ValueError if they do not have the same classes and images."""
     labels = [[e.picture.label for e in column.explanations] for column in columns]
     if any(column.class_names != columns[0].class_names for column in columns) or any(x != labels[0] for x in labels):
         raise ValueError(
@@ -107,7 +107,7 @@ def save_comparison(runs: list[Run], columns: list[MapSet], args: argparse.Names
 
 
 def save_pages(folder: Folder, name: str, pages: list[Figure]) -> list[Path]:
-    """The first page under the name itself; pages that an earlier, longer grid of this name left behind are removed."""
+    """Write the pages, the first under ``name`` itself; old pages of an earlier, longer grid with this name are deleted."""
     for old in folder.directory.glob(f"{name}-page*.*"):
         old.unlink()
     names = [name, *[f"{name}-page{i}" for i in range(2, len(pages) + 1)]]
@@ -118,11 +118,11 @@ def style_of(args: argparse.Namespace) -> Style:
     return Style(args.cmap, args.overlay, tuple(args.contour or ()))
 
 
-# ---------------------------------------------------------------- names: all that was asked for, so that none overwrites
+# ---------------------------------------------------------------- names: they contain all options, so that none overwrites
 
 
 def stem(column: MapSet, explanation: Explanation, args: argparse.Namespace) -> str:
-    """Of the files of one map."""
+    """The beginning of the names of one map's files."""
     parts = [explanation.picture.name, column.method]
     parts += [column.layer.name] if column.layer and args.layer else []
     parts += [column.target] if column.target else []
@@ -135,7 +135,7 @@ def grid_name(args: argparse.Namespace, columns: list[MapSet]) -> str:
 
 
 def _images(args: argparse.Namespace, columns: list[MapSet]) -> list[str]:
-    """Which images a grid is of."""
+    """The images of a grid, as parts of its name."""
     split = [args.split] if args.split != "test" else []
     if args.image:
         return [explanation.picture.name for explanation in columns[0].explanations]
@@ -146,7 +146,7 @@ def _images(args: argparse.Namespace, columns: list[MapSet]) -> list[str]:
 
 
 def _variant(args: argparse.Namespace, *methods: str) -> list[str]:
-    """What else makes another map of the same image, where it is not the default."""
+    """Other options that change the map of an image, if they are not the defaults, as parts of a name."""
     parts = [f"channels{args.channels}"] if args.channels and "scorecam" in methods else []
     parts += ["patch", *map(str, args.patch)] if args.patch and "attention" in methods else []
     parts += ["last"] if args.checkpoint == "last" else []
@@ -154,9 +154,9 @@ def _variant(args: argparse.Namespace, *methods: str) -> list[str]:
 
 
 def file_name(parts: list[str], longest: int = 150) -> str:
-    """The parts as a file's name: no blanks or separators, of bounded length, and never that of other parts.
+    """The parts joined to a file name without blanks or separators, of bounded length; other parts get another name.
 
-    What had to be changed is told apart by the start of its hash: "a b" and "a_b" have two names.
+    A changed part is followed by the start of its hash, so that "a b" and "a_b" get different names.
     """
     safe = [_safe(part) for part in parts]
     name = "-".join(safe)

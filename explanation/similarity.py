@@ -1,6 +1,6 @@
-"""Do two networks see alike? Similarity of their layers' representations of the same images.
+"""Similarity of two networks: centred kernel alignment of their layers' representations of the same images.
 
-Legend: N images, P numbers that a layer holds of an image.
+Legend: N images, P numbers in a layer's output for an image.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Representations:
-    """What a model's blocks hold of some images."""
+    """Representations of some images in a model's blocks."""
 
     names: list[str]
     """Of the blocks, first to last."""
@@ -33,9 +33,9 @@ class Representations:
 
 
 def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The units that a network is a chain of: ViT and Swin blocks, residual blocks, by name, first to last.
+    """The blocks of a network (ViT and Swin blocks, residual blocks) by name, first to last.
 
-    They are what stands in a list or sequence and has parts of its own, innermost ones only.
+    These are the members of lists and sequences that have submodules, innermost ones only.
     """
     chains = (nn.ModuleList, nn.Sequential)
     units = {
@@ -50,7 +50,7 @@ def blocks_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def represent(model: nn.Module, split: Split, indices: Sequence[int], *, title: str = "") -> Representations:
-    """Representations of images of a split. Of each block only the products between images are kept, not its output."""
+    """Representations of images of a split; only the inner products between images are kept, not the blocks' outputs."""
     blocks, preprocess = blocks_of(model), preprocessing(model)
     if not blocks:
         raise ValueError(f"{type(model).__name__} has no blocks in a row whose outputs could be compared")
@@ -81,7 +81,7 @@ def represent(model: nn.Module, split: Split, indices: Sequence[int], *, title: 
 
 
 def _forward(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """One pass; the heads' attention distances summed over the images, by layer; nothing of a model without attention."""
+    """One pass -> layer: its heads' attention distances, summed over the images; empty for a model without attention."""
     try:
         layers = record_attention(model, images)[1]
     except ValueError:  # no attention over one grid
@@ -91,7 +91,7 @@ def _forward(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def _compact(features: Tensor) -> Tensor:
-    """In half the memory where no value is too large for it."""
+    """The features in half precision, if no value is too large for it."""
     return (features.half() if features.abs().max() < 60_000 else features).cpu()
 
 

@@ -10,9 +10,9 @@ from explanation.pictures import Picture
 
 
 def find_class(name: str, class_names: list[str]) -> int:
-    """Its index: by name, by number, or by words that one class alone has in its name (cat: Persian cat).
+    """The index of a class, given by its name, its number, or words that occur in only one class name (cat: Persian cat).
 
-    Raises ValueError with the classes that fit, or some of all of them.
+    Raises ValueError with the classes that fit, or with some of all classes.
     """
     if name in class_names:  # first, since a class may be called by a number
         return class_names.index(name)
@@ -30,7 +30,7 @@ def find_class(name: str, class_names: list[str]) -> int:
 
 
 def check_targets(targets: Sequence[str], class_names: list[str], pictures: Sequence[Picture]) -> None:
-    """Raise ValueError for what is no class, for a class that is given twice, and for labels that are not known."""
+    """Raise ValueError for an unknown class, for a class that is given twice, and for --target label without labels."""
     seen = {}
     for target in targets:
         if target == "label" and target not in class_names:

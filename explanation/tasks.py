@@ -1,4 +1,4 @@
-"""What gradcam.py is asked for: maps of pictures, their measurement, the list of layers."""
+"""The tasks of gradcam.py: maps of pictures, their measurement, similarity of layers, the list of layers."""
 
 import argparse
 import itertools
@@ -30,7 +30,7 @@ from models import restore_model
 
 
 def explain_runs(runs: list[Run], args: argparse.Namespace, device: torch.device) -> None:
-    """Maps of every run, what they write, and what is wrong with any of them."""
+    """Compute the maps of every run, write their files, and report unusable maps."""
     columns = [column for run in runs for column in explain_run(run, args, device)]
     for run in runs:
         save_run(run, [column for column in columns if column.run is run], args)
@@ -45,7 +45,7 @@ def explain_runs(runs: list[Run], args: argparse.Namespace, device: torch.device
 
 
 def analyze(runs: list[Run], args: argparse.Namespace, device: torch.device) -> None:
-    """--analyze: numbers instead of pictures, of the usual methods and of --method."""
+    """--analyze: measure the maps of the default methods and of --method."""
     plan = measurement.Plan(
         num_images=args.analyze,
         split=args.split,
@@ -117,7 +117,7 @@ def _distances(runs: list[Run], represented: list[Representations]) -> dict[str,
 
 
 def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> list[MapSet]:
-    """A column for each method, layer and target; a layer that this run lacks is left to the other runs."""
+    """A MapSet for each method, layer and target; layers that this run lacks are skipped, since other runs may have them."""
     checkpoint = run.load_checkpoint(f"{args.checkpoint}.pt")
     class_names, batch_size = checkpoint["class_names"], run.config.evaluate.batch_size
     model = restore_model(run.config, checkpoint).to(device)
@@ -155,7 +155,7 @@ def explain_run(run: Run, args: argparse.Namespace, device: torch.device) -> lis
 def methods_and_layers(
     model: nn.Module, methods: Sequence[str], layer_names: Sequence[str]
 ) -> list[tuple[str, MapLayer | None]]:
-    """Each method with each layer that it is to look at, ``auto`` and ``default`` resolved, nothing twice."""
+    """Each method with each of its layers, ``auto`` and ``default`` resolved, without duplicates."""
     pairs = {}
     for method in methods:
         if method == "auto":
@@ -174,9 +174,9 @@ def methods_and_layers(
 
 
 def report_faults(columns: list[MapSet]) -> None:
-    """Say which maps are unusable, and what to do: an error where nothing could be drawn at all, else a warning.
+    """Report unusable maps with a remedy: an error if no map at all could be drawn, else a warning.
 
-    One run, or method, whose maps are all blank is no reason to end what goes on with those of the others.
+    So a run or method whose maps are all blank does not stop a script that continues with the others.
     """
     faulty = [column for column in columns if column.remedy]
     if not faulty:
@@ -192,7 +192,7 @@ def report_faults(columns: list[MapSet]) -> None:
 
 
 def list_layers(run: Run, args: argparse.Namespace, device: torch.device) -> None:
-    """Every layer whose output is a map, the default one marked."""
+    """Print every layer whose output is a map; the default one is marked."""
     model = restore_model(run.config, run.load_checkpoint(f"{args.checkpoint}.pt")).to(device)
     choice, default, found = choose(model), map_layer(model).name, map_layers(model)
     place = f" at {choice.layer.name}" if choice.layer else ""

@@ -1,1 +1,1 @@
-"""How good heat maps are."""
+"""The quality of heat maps: form, faithfulness, dependence on learned weights."""

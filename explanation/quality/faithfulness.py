@@ -1,7 +1,7 @@
-"""How faithful a heat map is: what becomes of the class's probability when the image is taken away by the map's order.
+"""Faithfulness of a heat map: how the class's probability changes when pixels are removed in the order of the map.
 
-Every measure removes shares of the *image's area*, pixel by pixel, whatever grid the map has, so that architectures
-compare. All but ROAD's imputation run batched on the device. Legend: B images, H W pixels, h w the map's grid, S steps.
+Every measure removes shares of the *image's area*, pixel by pixel, whatever grid the map has, so that architectures can be
+compared. All but ROAD's imputation run batched on the device. Legend: B images, H W pixels, h w the map's grid, S steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ ROAD_PERCENTILES = (20, 40, 60, 80)
 
 
 def class_probability(model: nn.Module, targets: Tensor, context: Callable) -> Predict:
-    """Predict for a batch of images whose classes are ``targets`` (int64 B); each pass runs in ``context()``."""
+    """A `Predict` for a batch of images whose explained classes are ``targets`` (int64 B); passes run in ``context()``."""
 
     @torch.no_grad()
     def predict(images: Tensor) -> Tensor:
@@ -39,17 +39,17 @@ def class_probability(model: nn.Module, targets: Tensor, context: Callable) -> P
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps stretched over the image, B h w -> B H W, linearly."""
+    """Maps enlarged bilinearly to the image's size, B h w -> B H W."""
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def pixel_ranks(maps: Tensor, ties: Tensor, size: tuple[int, int]) -> Tensor:
-    """The order in which pixels go: float32 B H W, k / (H W) for the pixel that k others precede; 0 the most important.
+    """The order in which pixels are removed: float32 B H W, k / (H W) for the k-th pixel; 0 is the most important.
 
     Args:
         maps: float B h w, not negative; a blank or faulty one is all 0.
-        ties: float B h w, a random map. Pixels that ``maps`` does not tell apart, as where negative evidence was cut to 0,
-            follow it; a blank map so becomes the random map.
+        ties: float B h w, a random map, which orders pixels with equal values in ``maps`` (such as 0 for negative evidence);
+            a blank map thus becomes the random map.
     """
     values, second = enlarge(maps, size).flatten(1), enlarge(ties, size).flatten(1)
     order = second.argsort(dim=1, descending=True)
@@ -70,9 +70,9 @@ def centre_map(grid: tuple[int, int], sigma: float = 0.25) -> Tensor:
 
 
 def references(images: Tensor) -> dict[str, Tensor]:
-    """What replaces removed pixels, B 3 H W each.
+    """Replacements of removed pixels, B 3 H W each.
 
-    ``blur``: a Gaussian of 1/8 of the longer side, which keeps the colours' places and takes the shapes away.
+    ``blur``: a Gaussian blur by 1/8 of the longer side, which keeps the places of colours but removes shapes.
     ``mean``: each image's mean colour.
     """
     side = max(images.shape[2:])
@@ -97,8 +97,8 @@ def perturbation_curves(
         ranks: B H W, as ``pixel_ranks`` gives them.
         fractions: S shares of the area, ascending from 0 to 1.
     Returns:
-        float32 B S each: deletion, where that share of the most important pixels is replaced, and insertion, where that
-        share of them stands alone on the reference.
+        float32 B S each: deletion, where that share of the most important pixels is replaced, and insertion, where only
+        that share is kept and the rest is replaced.
     """
     whole, nothing = predict(images), predict(reference)
     deletion, insertion = [whole], [nothing]
@@ -118,7 +118,7 @@ def area_under(curves: np.ndarray, fractions: Sequence[float] = FRACTIONS) -> np
 def paired_bands(curves: Sequence[np.ndarray]) -> np.ndarray:
     """95 % bounds of the mean curves of M maps of the same images, M S 2, for comparing the maps with each other.
 
-    Each image's own level, its mean over the maps, is taken out first: else the images' differences, which all maps share,
+    Each image's mean over the maps is subtracted first, since differences between images, which are common to all maps, would
     hide those between the maps (Cousineau 2005, with the correction of Morey 2008).
 
     Args:
@@ -134,8 +134,8 @@ def paired_bands(curves: Sequence[np.ndarray]) -> np.ndarray:
 def confidence_change(predict: Predict, images: Tensor, maps: Tensor) -> np.ndarray:
     """Probability of the image times its map minus that of the image, float32 B (Chattopadhyay et al. 2018).
 
-    As in grad-cam's metrics the preprocessed image is multiplied by the map scaled to [0, 1]; the *drop* is what is lost,
-    an *increase* anything gained.
+    As in grad-cam's metrics, the preprocessed image is multiplied by the map scaled to [0, 1]; a *drop* is the loss of
+    probability, an *increase* any gain.
 
     Args:
         maps: float B h w; a constant one counts as 0.

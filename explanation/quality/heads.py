@@ -1,4 +1,4 @@
-"""How far and how sharply each head attends.
+"""Attention distance and entropy of each head.
 
 Legend: B images, W windows, M heads, N tokens of a window, h w the layer's grid.
 """
@@ -12,8 +12,8 @@ from explanation.attention import AttentionLayer
 def attention_distance(layer: AttentionLayer, image_size: tuple[int, int]) -> Tensor:
     """Mean distance in pixels between a patch and those that it attends to (Dosovitskiy et al. 2021, appendix D.7).
 
-    From the centre of the querying patch to those of the attended ones, weighted by attention, averaged over the patches.
-    Class tokens and padding have no place: as queries they are left out, as keys the others' weights are scaled up.
+    From the centre of the query patch to those of the attended patches, weighted by attention, averaged over queries. Class
+    tokens and padding have no position: as queries they are left out; as keys too, and the other weights are scaled up.
 
     Returns:
         float32 B M.

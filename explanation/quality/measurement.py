@@ -1,4 +1,4 @@
-"""How good a run's heat maps are, measured on a sample of a split: their form, faithfulness, sanity, and the heads.
+"""Measure a run's heat maps on a sample of a split: form, faithfulness, randomisation test, and attention heads.
 
 `analyze` gives the content of gradcam/statistics.json; `analyze_runs` writes it, with figures, for one run or several.
 """
@@ -35,7 +35,7 @@ from models import create_model, input_spec, preprocessing, restore_model
 
 DEFAULT_METHODS = ("auto", "gradcam", "hirescam", "layercam")
 ROAD_IMAGES, ATTENTION_IMAGES, RANDOMIZED_IMAGES = 64, 64, 32
-"""How many images of the sample the slow measures see: intervals say what that costs."""
+"""Number of images of the sample for the slow measures, whose intervals are therefore wider."""
 
 PIXELS_AT_ONCE = 2**16
 """Of a batch on a CPU, so that the progress bar moves from image to image where an image takes long."""
@@ -151,10 +151,10 @@ def explain(
 
 
 def baselines(grid: tuple[int, int], seed: int, start: int, count: int) -> dict[str, Tensor]:
-    """The two maps that know nothing of the image.
+    """The two baseline maps that do not depend on the image.
 
-    Random cells are as coarse as the maps that they stand beside. The Gaussian is on the common grid, whatever the layer's:
-    on one of 2x2 it would be even, with no centre to beat.
+    The random map is on the same grid as the maps. The Gaussian is on the common grid, whatever the layer's: on a 2x2 grid it
+    would be constant.
     """
     rows = [faith.random_maps(1, grid, torch.Generator().manual_seed(seed * 2**20 + start + i)) for i in range(count)]
     return {"random": torch.cat(rows), "centre": faith.centre_map(COMMON_GRID).expand(count, *COMMON_GRID)}
@@ -165,7 +165,7 @@ def rank(maps: Tensor, ties: Tensor, images: Tensor) -> Tensor:
 
 
 def measure(predict: faith.Predict, images: Tensor, maps: Tensor, ties: Tensor) -> tuple[Arrays, Arrays]:
-    """Scores (but ROAD's) and curves of a batch of maps."""
+    """Scores, apart from ROAD, and curves of a batch of maps."""
     ranks, curves = rank(maps, ties, images), {}
     for name, reference in faith.references(images).items():
         deletion, insertion = faith.perturbation_curves(predict, images, reference, ranks)
@@ -226,7 +226,7 @@ def randomization(
     methods: Sequence[str],
     device: torch.device,
 ) -> dict:
-    """Rank correlation of the maps while layers lose what they learned, from the head to the stem."""
+    """Rank correlation with the trained model's maps while layers get untrained weights, from the head to the stem."""
     images, classes = load(model, sample, device)
     config = run.config.model_copy(update={"model": run.config.model.model_copy(update={"pretrained": False})})
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Does a heat map depend on what the model has learned? Cascading randomisation of its weights (Adebayo et al. 2018)."""
+"""Cascading randomisation of weights (Adebayo et al. 2018): does a heat map depend on what the model has learned?"""
 
 import copy
 import itertools

@@ -201,7 +201,7 @@ def test_every_figure_has_a_caption(report):
 def test_no_grid_of_other_runs_or_weights_enters_the_report(report):
     markdown = (report / "report.md").read_text()
     assert (
-        "![Heat maps of the same images: lrp, for 3 (b). Below each map what the run predicts.](grid-own.png)"
+        "![Heat maps of the same images: lrp, for 3 (b). Below each map: the run's prediction.](grid-own.png)"
         in markdown
     )
     assert not [name for name in ("others", "unknown") if f"grid-{name}" in markdown]

@@ -137,9 +137,9 @@ def test_a_model_that_does_not_run_at_this_size_is_refused():
     ("name", "words"),
     [
         ("resnet18", "ResNet has no attention layers"),
-        ("levit_128s", r"LevitDistilled attends in a way of its own \(Attention, AttentionDownsample\)"),
-        ("tiny_vit_5m_224", r"TinyVit attends in a way of its own \(Attention\)"),
-        ("efficientvit_b0", r"EfficientVit attends in a way of its own \(LiteMLA\)"),
+        ("levit_128s", r"LevitDistilled has its own kind of attention \(Attention, AttentionDownsample\)"),
+        ("tiny_vit_5m_224", r"TinyVit has its own kind of attention \(Attention\)"),
+        ("efficientvit_b0", r"EfficientVit has its own kind of attention \(LiteMLA\)"),
         ("twins_svt_small", "blocks.0.0.attn of Twins does not share out attention from each patch to each patch"),
         ("samvit_base_patch16_224", "VisionTransformerSAM does not share out attention"),
         ("vit_dwee_patch16_reg1_gap_256", "VisionTransformer does not share out attention"),
