@@ -91,6 +91,7 @@ ifndef SMALL
 	-$(TRAIN) configs/swin/cifar10_imagenet.yaml
 endif
 	-$(BIN)/python -m benchmarks.two_classes $(PAIR)
+	-$(BIN)/python evaluate.py $(firstword $(PAIR))
 	-$(MAKE) study-report STUDY=swin_flowers PICTURES="--per-class 1 --target label"
 	$(MAKE) study-report STUDY=swin_cifar100
 
