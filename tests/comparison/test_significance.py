@@ -184,3 +184,39 @@ def test_spreads_of_other_seeds_are_drawn_with_a_degree_of_freedom_less_than_run
 def test_it_is_said_what_was_drawn_anew(runs, test):
     hits = [np.random.default_rng(i).random((count, 50)) < 0.7 for i, count in enumerate(runs)]
     assert compare_pairs("ab", hits)[0]["test"] == test
+
+
+def smallest_p_by_hand(models, count, draws):
+    """Of every pair when nothing differs, each draw with spreads estimated anew, written out pair by pair."""
+    random, pairs = np.random.default_rng(7), [(0, 1), (0, 2), (1, 2)]
+    shares, runs = np.stack([model.shares for model in models]), [model.runs for model in models]
+    images = np.cov(shares) / count + np.diag([1 / (r * count) ** 2 for r in runs])
+    means = random.multivariate_normal(np.zeros(3), images + np.diag([model.added for model in models]), draws)
+    spreads = [m.spread * random.chisquare(m.runs - 1, draws) / (m.runs - 1) if m.runs > 1 else 0 for m in models]
+    found = []
+    for i, j in pairs:
+        variance = images[i, i] + images[j, j] - 2 * images[i, j]
+        total, freedom = np.full(draws, variance), np.full(draws, variance**2 / (count - 1))
+        for k in (i, j):
+            if runs[k] > 1:
+                total += np.maximum(0, spreads[k] - (models[k].spread - models[k].added))
+                freedom += spreads[k] ** 2 / (runs[k] - 1)
+        degrees = total**2 / freedom if max(runs) > 1 else np.inf
+        found.append(2 * t.sf(np.abs(means[:, i] - means[:, j]) / np.sqrt(total), degrees))
+    return np.min(found, axis=0)
+
+
+@pytest.mark.parametrize(("runs", "shift"), [(1, 0.0), (3, 0.0), (3, 0.12), (5, 0.05)])
+def test_the_level_of_each_of_three_pairs_by_hand(runs, shift):
+    """Two models of nearly the same hits and a third of its own: the pairs with it count for little more than one."""
+    random, count = np.random.default_rng(1), 60
+    hard = random.random(count)
+    moved = lambda: hard[None] + shift * random.normal(size=(runs, 1))  # noqa: E731  (seeds that shift all images)
+    first = moved() + 0.1 * random.normal(size=(runs, count)) < 0.7
+    second = first.copy()
+    second[:, 0] ^= True
+    models = [significance.Hits.of(hits) for hits in (first, second, random.random((runs, count)) + moved() < 1.4)]
+    family = significance.family_of(models, [(0, 1), (0, 2), (1, 2)], draws=40_000)
+    by_hand = smallest_p_by_hand(models, count, 40_000)
+    for level in (0.05, 0.2):
+        assert family.level(level) == pytest.approx(np.quantile(by_hand, level), rel=0.06)
