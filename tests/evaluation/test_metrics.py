@@ -6,7 +6,7 @@ import sklearn.metrics
 from scipy.optimize import brentq
 from scipy.stats import binomtest
 
-from common.intervals import wilson_interval
+from common.intervals import Family, mean_interval, wilson_interval
 from evaluation import calibration, metrics
 from evaluation.predictions import Predictions
 
@@ -84,7 +84,7 @@ def test_there_are_fifteen_bins(predictions):
 def test_a_temperature_lies_between_a_hundredth_and_a_hundred(predictions):
     for factor, found in ((1e5, 100), (1e-5, 0.01)):
         scaled = Predictions(predictions.logits * np.float32(factor), predictions.labels)
-        assert calibration.fit_temperature(scaled) == pytest.approx(found, rel=0.01)
+        assert calibration.fit_temperature(scaled) == pytest.approx(found, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -196,3 +196,33 @@ def test_wilson_intervals_cover_what_they_promise(rate, count):
     drawn = np.random.default_rng(0).binomial(count, rate, 20_000)
     low, high = wilson_interval(drawn, np.full(20_000, count)).T
     assert ((low <= rate) & (rate <= high)).mean() == pytest.approx(0.95, abs=0.02)
+
+
+def test_copies_of_training_images_are_left_out_of_an_accuracy_of_their_own(predictions):
+    copies = np.arange(500) % 5 == 0
+    found = metrics.without_copies(Predictions(predictions.logits, predictions.labels, copies))
+    right = predictions.correct[~copies]
+    assert found["num_copies"] == 100 and found["accuracy_without_copies"] == right.mean()
+    assert found["accuracy_without_copies_ci95"] == wilson_interval(right.sum(), 400).tolist()
+    assert metrics.without_copies(predictions) == dict.fromkeys(found)
+    only = metrics.without_copies(Predictions(predictions.logits, predictions.labels, np.ones(500, bool)))
+    assert list(only.values()) == [500, None, None]
+
+
+def test_the_mean_of_two_values_has_an_interval():
+    mean, bounds = mean_interval(np.array([[0.0, 1.0], [1.0, 3.0]]))
+    assert mean.tolist() == [0.5, 2.0] and bounds.tolist() == [[0, 1], [1, 3]]
+    mean, bounds = mean_interval(np.array([[0.25, 4.0]]))
+    assert mean.tolist() == [0.25, 4.0] and bounds.tolist() == [[0.25, 0.25], [4, 4]]
+
+
+def test_p_values_of_a_family_are_at_least_their_own_and_at_most_bonferronis():
+    family = Family.normal(np.eye(4))
+    assert family.adjust(1e-9) == pytest.approx(4e-9)
+    assert family.adjust(0.02) == pytest.approx(1 - 0.98**4, rel=0.15)  # of independent differences
+    assert family.level(0.05) == pytest.approx(1 - 0.95**0.25, rel=0.15)
+    assert all(p <= family.adjust(p) <= 1 for p in (0.0, 1e-5, 0.3, 1.0))
+    alike = Family.normal(np.ones((4, 4)))  # four times the same difference is one
+    assert alike.adjust(0.02) == pytest.approx(0.02, rel=0.15) and alike.level(0.05) == pytest.approx(0.05, rel=0.1)
+    single = Family.normal(np.eye(1))
+    assert single.adjust(0.02) == 0.02 and single.level(0.05) == 0.05
