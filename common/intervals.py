@@ -95,9 +95,9 @@ class Family:
         """The p-value of one difference alone -> its p-value corrected for testing all of them."""
         if self._smallest is None:
             return float(p)
-        share = float(np.mean(self._smallest <= p))
-        if share < 2 / len(self._smallest):  # too small for this many draws: at most Bonferroni's
-            share = min(share, self.count * float(p))
+        share, rare = float(np.mean(self._smallest <= p)), 2 / len(self._smallest)
+        if share < rare:  # too rare for this many draws to count
+            share = min(rare, self.count * float(p))  # Bonferroni's bound
         return max(float(p), share)
 
 
