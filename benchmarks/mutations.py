@@ -37,7 +37,7 @@ MODULES = {
     "explanation/lrp.py": ("explanation/test_lrp.py",),
     "explanation/quality/faithfulness.py": ("explanation/quality/test_faithfulness.py",),
     "images/augmentation.py": ("images/test_augmentation.py",),
-    "images/color.py": ("images/test_color.py",),
+    "images/color.py": ("images/test_color.py", "images/test_augmentation.py"),
     "images/splits.py": ("images/test_splits.py",),
     "images/preprocessing.py": ("images/test_preprocessing.py", "images/test_augmentation.py"),
     "images/duplicates.py": ("images/test_duplicates.py",),

@@ -20,8 +20,9 @@ MODELS = {
     "swin": ({"name": SWIN_NAME, "kwargs": SWIN}, [16, 32]),  # grids 8 x 16 and 4 x 8
     "swin_padded": ({"name": SWIN_NAME, "kwargs": SWIN}, [20, 28]),  # 10 x 14 and 5 x 7: no whole windows
     "swin_odd": ({"name": SWIN_NAME, "kwargs": {**SWIN, "window_size": 3}}, [18, 14]),  # 9 x 7, merged to 5 x 4
+    "swin_merged": ({"name": SWIN_NAME, "kwargs": {**SWIN, "depths": [1, 2]}}, 16),  # merged after the first block
 }
-WINDOWS = {"swin": 4, "swin_padded": 4, "swin_odd": 3}
+WINDOWS = {"swin": 4, "swin_padded": 4, "swin_odd": 3, "swin_merged": 4}
 
 
 def build(name):
