@@ -43,9 +43,9 @@ MODULES = {
     "images/duplicates.py": ("images/test_duplicates.py",),
     "training/state.py": ("training/test_state.py", "training/test_steps.py"),
     "training/optimization.py": ("training/test_optimization.py",),
-    "architectures/shallow_vit.py": ("architectures/test_shallow_vit.py",),
-    "architectures/small_vit.py": ("architectures/test_small_vit.py",),
-    "architectures/swin.py": ("architectures/test_swin.py",),
+    "architectures/shallow_vit.py": ("architectures/test_defaults.py", "architectures/test_shallow_vit.py"),
+    "architectures/small_vit.py": ("architectures/test_defaults.py", "architectures/test_small_vit.py"),
+    "architectures/swin.py": ("architectures/test_defaults.py", "architectures/test_swin.py"),
     "architectures/weights.py": ("architectures/test_weights.py",),
 }
 SAME = ("_Eq_Is", "_Is_Eq", "_NotEq_IsNot", "_IsNot_NotEq")  # of names, None and small numbers both say one thing
