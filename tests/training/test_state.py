@@ -78,6 +78,31 @@ def test_a_resume_says_where_it_goes_on_and_with_how_many_processes(monkeypatch,
     assert TrainingState._place_within(SimpleNamespace(progress=None)) == ""
 
 
+def test_a_run_stopped_within_an_epoch_goes_on_from_its_step(tmp_path, monkeypatch, capsys):
+    options = ["train.epochs=2", "train.batch_size=64", "train.checkpoint_every_steps=3"]
+    whole, save = start(tmp_path, *options, name="whole"), TrainingState.save_progress
+
+    def stop(self, step, *more):
+        save(self, step, *more)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingState, "save_progress", stop)
+        with pytest.raises(ZeroDivisionError):
+            start(tmp_path, *options)
+    run = start(tmp_path, *options, "--resume")
+    assert "after epoch 0, step 3 of the next" in capsys.readouterr().out
+    one, other = (r.load_checkpoint("last.pt")["model"] for r in (whole, run))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(("text", "told"), [("first\nsecond", "(ValueError: first)"), ("", "(ValueError: )")])
+def test_a_foreign_checkpoint_is_named_with_the_first_line_of_the_error(tmp_path, text, told):
+    state = SimpleNamespace(run=SimpleNamespace(path=tmp_path.joinpath))
+    message = str(TrainingState._foreign(state, ValueError(text)))
+    assert f"last.pt is not of this run {told}; restore" in message and "second" not in message
+
+
 OFF = {"crop_padding": 0, "hflip": 0.0}
 
 
