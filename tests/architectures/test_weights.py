@@ -72,6 +72,51 @@ def test_weights_that_do_not_fit_list_the_keys(tmp_path):
         "blocks.0.norm1.bias is [7], the model has [192]",
     ):
         assert part in str(caught.value)
+    assert "more" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "end"), [(6, "extra5 is not part of the model"), (7, " and 1 more"), (9, " and 3 more")]
+)
+def test_of_many_keys_that_do_not_fit_six_are_listed(tmp_path, count, end):
+    state = build("vit").state_dict() | {f"extra{i}": torch.zeros(1) for i in range(count)}
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        build("vit", pretrained=str(tmp_path / "weights.pth"))
+    assert str(caught.value).endswith(end) and str(caught.value).count("is not part of") == 6
+
+
+def test_only_like_names_are_proposed():
+    with pytest.raises(ValueError, match="nor one of the project's own; nearest: vit_tiny_patch16_224"):
+        pretrained_cfg("vit_tinny_patch16_224")
+    with pytest.raises(ValueError, match=r"nor one of the project's own$"):
+        pretrained_cfg("####")
+
+
+@pytest.mark.parametrize(
+    ("model", "purpose", "remedy"),
+    [
+        ({"name": "resnet18", "pretrained": True}, "Downloading the weights of resnet18", "set model.pretrained (for"),
+        (
+            {"name": "hf-hub:owner/model"},
+            "Downloading the config of hf-hub:owner/model",
+            "set model.name to local-dir:FOLDER",
+        ),
+    ],
+)
+def test_without_a_network_it_is_said_which_file_goes_where(monkeypatch, model, purpose, remedy):
+    asked = {}
+
+    def refuse(address, **words):
+        asked.update(words)
+        raise ValueError("no network")
+
+    monkeypatch.setattr("architectures.weights.require_network", refuse)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **version: None)
+    with pytest.raises(ValueError, match="no network"):
+        create_model(make_config(data={"image_size": 32}, model=model), num_classes=3)
+    assert asked["purpose"] == purpose and remedy in asked["remedy"]
+    assert ("model.pretrained=false" in asked["remedy"]) == bool(model.get("pretrained"))
 
 
 def test_files_that_are_no_weights(tmp_path):
