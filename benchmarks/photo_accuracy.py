@@ -14,34 +14,30 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torchvision.datasets.folder import default_loader
 
 import evaluate
 import train
+from benchmarks.photos import pil_pixels
 from common.cache import VARIABLE
 from common.console import run_script
 from common.runs import Run
 from comparison.significance import compare_pairs
 from evaluation.predictions import load_predictions
-from images.sources import Photos, _centre
+from images.sources import Photos
 
 
 def read_with_pil(
     source: Photos, index: int, crop: Tensor | None = None, size: tuple[int, int] | None = None
 ) -> Tensor:
     """As `Photos.read`: uint8 3 H W."""
-    image, (height, width) = default_loader(source.paths[index]), size or source.size
-    shares = _centre(image.height, image.width, (height, width)) if crop is None else crop.tolist()
-    top, left, high, wide = shares
-    box = (left * image.width, top * image.height, (left + wide) * image.width, (top + high) * image.height)
-    box = (max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
-    resized = image.resize((width, height), Image.Resampling[source.interpolation.upper()], box=box)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+    crop = source.centre_crops(torch.tensor([index]))[0] if crop is None else crop
+    pixels = pil_pixels(source.paths[index], crop, size or source.size, source.interpolation)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 READERS = {"here": Photos.read, "PIL": read_with_pil}
@@ -51,18 +47,14 @@ def measure(config: Path, seeds: Sequence[int], overrides: Sequence[str], folder
     """Of each way to read photos which test images are recognised, bool S N."""
     hits = {}
     for way, reader in READERS.items():
-        Photos.read = reader
-        os.environ[VARIABLE] = str(folder / way / "cache")  # pixels of one kind never serve the other
-        found = []
-        for seed in seeds:
-            name = f"{way}-{seed}"
-            fixed = [f"output_root={folder}", f"name={name}", f"seed={seed}", "data.num_workers=0"]
-            train.main([str(config), *fixed, *overrides])
-            evaluate.main([str(folder / name)])
-            predictions, _ = load_predictions(Run.open(folder / name), "predictions.npz")
-            found.append(predictions.correct)
-        hits[way] = np.stack(found)
-    Photos.read = READERS["here"]
+        runs = [folder / f"{way}-{seed}" for seed in seeds]
+        cache = {VARIABLE: str(folder / way / "cache")}  # pixels of one kind never serve the other
+        with patch.object(Photos, "read", reader), patch.dict(os.environ, cache):
+            for seed, run in zip(seeds, runs):
+                fixed = [f"output_root={folder}", f"name={run.name}", f"seed={seed}", "data.num_workers=0"]
+                train.main([str(config), *fixed, *overrides])
+                evaluate.main([str(run)])
+        hits[way] = np.stack([load_predictions(Run.open(run), "predictions.npz")[0].correct for run in runs])
     return hits
 
 

@@ -102,14 +102,21 @@ def measure(paths: list[str], size: int, seconds: float) -> dict[str, float]:
     return {name: count / value for name, value in spent.items()}
 
 
+def pil_pixels(path: str, crop: Tensor, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """uint8 H W 3 of ``size`` from a crop (top, left, height, width as fractions) of a photo that PIL decodes whole."""
+    image = default_loader(path)
+    top, left, high, wide = crop.tolist()
+    box = (left * image.width, top * image.height, (left + wide) * image.width, (top + high) * image.height)
+    # float32 fractions may end a hair beyond an edge
+    box = (max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
+    return np.array(image.resize(size[::-1], Image.Resampling[interpolation.upper()], box=box))
+
+
 def grey_levels(paths: list[str], size: int) -> dict[str, float]:
     """How far the pixels are from those of a photo that PIL decodes whole and resizes."""
     source, differences = Photos(paths, torch.zeros(len(paths)), (size, size), "bicubic"), []
     for i, (path, crop) in enumerate(zip(paths, make_crops(len(paths)))):
-        image = default_loader(path)
-        top, left, high, wide = crop.tolist()
-        box = (left * image.width, top * image.height, (left + wide) * image.width, (top + high) * image.height)
-        theirs = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box), dtype=float)
+        theirs = pil_pixels(path, crop, (size, size), "bicubic").astype(float)
         differences.append(np.abs(source.read(i, crop).permute(1, 2, 0).numpy() - theirs))
     quantiles = [float(np.quantile(d, 0.99)) for d in differences]
     return {"mean": float(np.mean(differences)), "99 %": statistics.mean(quantiles)}

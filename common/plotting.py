@@ -139,6 +139,17 @@ def class_rows(
     return figure, grid, caps
 
 
+def draw_class_accuracy(axes: Axes, accuracy: np.ndarray, interval: np.ndarray, caps: float) -> None:
+    """Draw K accuracies and their intervals (K 2), fractions, into the rows of a panel of `class_rows`."""
+    accuracy, interval = 100 * np.asarray(accuracy, dtype=float), 100 * np.asarray(interval, dtype=float)
+    seen = np.isfinite(accuracy)
+    rows = np.flatnonzero(seen)
+    axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
+    style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
+    axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)
+    axes.set(xlim=(0, 100), xlabel="accuracy (%)")
+
+
 def label_points(axes: Axes, points: np.ndarray, texts: Sequence[str], obstacles: Sequence[np.ndarray] = ()) -> None:
     """Write each text near its point, N 2, where it covers no other text, point or obstacle; with a line if far away.
 

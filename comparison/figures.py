@@ -22,6 +22,7 @@ from common.plotting import (
     SKY,
     TICK_SIZE,
     class_rows,
+    draw_class_accuracy,
     legend_entry,
     new_figure,
     panels,
@@ -194,16 +195,11 @@ def per_class_accuracy(
         accuracies: run to its accuracies (K, fractions; NaN for a class that never occurs) and their intervals (K 2).
         class_names: K; they keep their order, the first on top.
     """
-    found = {run: (100 * np.asarray(values), 100 * np.asarray(bounds)) for run, (values, bounds) in accuracies.items()}
-    seen = np.isfinite(next(iter(found.values()))[0])
-    rows = np.flatnonzero(seen)
-    figure, grid, caps = class_rows(class_names, seen, title, count=len(found))
-    for axes, (run, (accuracy, interval)) in zip(grid, found.items(), strict=True):
-        axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
-        style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
-        axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)
+    seen = np.isfinite(next(iter(accuracies.values()))[0])
+    figure, grid, caps = class_rows(class_names, seen, title, count=len(accuracies))
+    for axes, (run, (accuracy, interval)) in zip(grid, accuracies.items(), strict=True):
+        draw_class_accuracy(axes, accuracy, interval, caps)
         axes.set_title(wrap(run, 2.5, LABEL_SIZE), fontsize=LABEL_SIZE)
-        axes.set(xlim=(0, 100), xlabel="accuracy (%)")
     shared_legend(figure)
     return figure
 

@@ -26,6 +26,7 @@ from common.plotting import (
     VERMILLION,
     class_rows,
     colorbar,
+    draw_class_accuracy,
     new_figure,
     panels,
     run_style,
@@ -115,17 +116,11 @@ def per_class_accuracy(
         class_names: K names.
         mean: accuracy over all images, a fraction, drawn as a line.
     """
-    accuracy, interval = 100 * np.asarray(accuracy, dtype=float), 100 * np.asarray(interval, dtype=float)
-    seen = np.isfinite(accuracy)
-    rows = np.flatnonzero(seen)
-    figure, (axes,), caps = class_rows(class_names, seen, title)
-    axes.barh(rows, accuracy[seen], height=0.7, color=SKY)
-    style = dict(fmt="none", ecolor=DARK, elinewidth=1, capsize=caps, label="95 % interval")
-    axes.errorbar(interval[seen].mean(axis=1), rows, xerr=np.ptp(interval[seen], axis=1) / 2, **style)
+    figure, (axes,), caps = class_rows(class_names, np.isfinite(np.asarray(accuracy, dtype=float)), title)
+    draw_class_accuracy(axes, accuracy, interval, caps)
     if mean is not None:
         label = f"all images: {100 * mean:.2f} %"
         axes.axvline(100 * mean, color=VERMILLION, linestyle="--", linewidth=1.3, label=label)
-    axes.set(xlim=(0, 100), xlabel="accuracy (%)")
     shared_legend(figure)
     return figure
 

@@ -87,7 +87,7 @@ def test_constraints_pin_what_is_required():
     assert all(re.fullmatch(r"==[\w.]+", version) for version in pinned.values())
 
 
-def test_the_root_holds_five_doors():
+def test_the_root_holds_five_modules():
     assert {path.name for path in PROJECT.glob("*.py")} == ROOT_MODULES
 
 

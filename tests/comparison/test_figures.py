@@ -170,14 +170,19 @@ def test_grouped_accuracy_shows_each_seed_and_their_spread():
 # One row a class
 
 
+def of_classes(num_runs: int, num_classes: int, *, low: float, high: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each run a value for each class, the first of which has no images, and its interval."""
+    rng, found = np.random.default_rng(0), {}
+    for run in run_names(num_runs):
+        values = rng.uniform(low, high, num_classes)
+        values[0] = np.nan
+        found[run] = (values, around(values, 0.03))
+    return found
+
+
 @pytest.mark.parametrize(("num_runs", "num_classes"), [(1, 2), (2, 10), (5, 10), (1, 100)])
 def test_per_class_differences_keep_the_order_of_the_classes_and_are_readable(num_runs, num_classes):
-    rng, names = np.random.default_rng(0), class_names(num_classes)
-    found = {}
-    for run in run_names(num_runs):
-        difference = rng.normal(0, 0.05, num_classes)
-        difference[0] = np.nan
-        found[run] = (difference, around(difference, 0.03))
+    names, found = class_names(num_classes), of_classes(num_runs, num_classes, low=-0.1, high=0.1)
     figure = comparison_figures.per_class_differences(found, names, reference="swin", title="t")
     assert len(figure.axes) == num_runs
     for axes, (run, (difference, _)) in zip(figure.axes, found.items(), strict=True):
@@ -196,12 +201,7 @@ def test_per_class_differences_keep_the_order_of_the_classes_and_are_readable(nu
 
 @pytest.mark.parametrize(("num_runs", "num_classes"), [(1, 2), (6, 10), (2, 100)])
 def test_per_class_accuracy_has_a_panel_for_each_run(num_runs, num_classes):
-    rng, names = np.random.default_rng(0), class_names(num_classes)
-    found = {}
-    for run in run_names(num_runs):
-        accuracy = rng.uniform(0.1, 0.9, num_classes)
-        accuracy[0] = np.nan
-        found[run] = (accuracy, around(accuracy, 0.03))
+    names, found = class_names(num_classes), of_classes(num_runs, num_classes, low=0.1, high=0.9)
     figure = comparison_figures.per_class_accuracy(found, names, title="t")
     for axes, (run, (accuracy, _)) in zip(figure.axes, found.items(), strict=True):
         assert axes.get_title().replace("\n", "") == run and axes.get_xlim() == (0, 100)

@@ -13,12 +13,6 @@ from evaluation.explained import overlays_of, section
 from evaluation.page import compose
 
 
-@pytest.fixture(scope="module")
-def evaluated(vit_run):
-    evaluate.main([str(vit_run)])
-    return vit_run
-
-
 @pytest.fixture
 def run(evaluated, tmp_path):
     return shutil.copytree(evaluated, tmp_path / "copy")

@@ -24,12 +24,6 @@ STUDIED = {
 }
 
 
-@pytest.fixture(scope="module")
-def evaluated(vit_run):
-    evaluate.main([str(vit_run)])
-    return vit_run
-
-
 @pytest.fixture
 def run(evaluated, tmp_path):
     return Run.open(shutil.copytree(evaluated, tmp_path / "copy"))
