@@ -28,6 +28,7 @@ from scipy.special import bdtr, chdtrc, ndtri, stdtr, stdtrit
 from scipy.stats import norm
 from tqdm import tqdm
 
+from benchmarks.tables import markdown_table, write_between_markers
 from common.console import print_table
 from comparison.significance import compare_pairs, false_claim_rate
 
@@ -35,7 +36,6 @@ LEVEL, DIFFICULTY, TASTE, NOISE = 0.05, 1.0, 0.4, 0.4
 CELL = ("models", "seeds", "images", "accuracy", "spread")
 LOOK_AGAIN = 0.05
 """False claims beyond which a cell is simulated anew, four times as often: what chance alone brought up goes down again."""
-BEGIN, END = "<!-- error-rates:begin -->", "<!-- error-rates:end -->"
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict]:
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict]:
     print_table([list(row.values()) for row in table], header=list(table[0]))
     print("\n".join(worst(rows)))
     if args.docs:
-        write_table(args.docs, rows)
+        write_between_markers(args.docs, "error_rates", text_of(rows))
     return rows
 
 
@@ -225,11 +225,8 @@ def _kind(row: dict) -> str:
     )
 
 
-def write_table(path: Path, rows: Sequence[dict]) -> None:
-    """Put the table between the markers of a Markdown file."""
-    text = path.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{path} has no {BEGIN} and {END} to write between")
+def text_of(rows: Sequence[dict]) -> str:
+    """Markdown: what is worst, and the table."""
     table = [cells_of(row) for row in rows]
     lines = [
         f"Percent of at least {min(row['repeats'] for row in rows):,} simulated studies a row; rows in which more than "
@@ -237,11 +234,9 @@ def write_table(path: Path, rows: Sequence[dict]) -> None:
         "",
         *[f"- {line}" for line in worst(rows)],
         "",
+        markdown_table(list(table[0]), [list(row.values()) for row in table]),
     ]
-    lines += [f"| {' | '.join(table[0])} |", f"|{'---|' * len(table[0])}"]
-    lines += [f"| {' | '.join(row.values())} |" for row in table]
-    head, tail = text.partition(BEGIN)[0], text.partition(END)[2]
-    path.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}", encoding="utf-8")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

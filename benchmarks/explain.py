@@ -134,7 +134,7 @@ def relevance_cost(model, images: torch.Tensor, rounds: int, batch: int) -> dict
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds + 1):
         for name, (method, place) in sides.items():
-            _, seconds = timed(partial(ours, model, place, images, targets, method, batch), images.device)
+            _, seconds = timed(partial(ours, model, place, images, targets, method, batch, Options()), images.device)
             times[name].append(seconds[unit])
     warm = {name: np.array(seconds[1:]) for name, seconds in times.items()}
     return {name: float(np.median(seconds / warm["gradcam"])) for name, seconds in warm.items()}

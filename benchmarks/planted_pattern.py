@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from benchmarks.planted_images import FAMILIES, MODELS, TASKS, planted_images, trained_model
+from benchmarks.tables import markdown_table, write_between_markers
 from common.console import print_result, run_script
 from explanation.attribution import heat_maps
 from explanation.automatic import choose
@@ -38,7 +39,6 @@ MULTIPLIED = ("embedded patches", "start of the last stage")
 LEARNED = 0.7
 """Models below this accuracy are left out: they did not learn where the evidence is."""
 NO_MAP = -1.0
-MARKERS = "<!-- planted_pattern: begin -->", "<!-- planted_pattern: end -->"
 
 
 def main(argv: Sequence[str] | None = None) -> dict:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> dict:
     text = "\n\n".join(family_table(family, results) for family in FAMILIES if _measured(family, results))
     print(text)
     if args.write:
-        write_between_markers(args.write, text)
+        write_between_markers(args.write, "planted_pattern", text)
     print_result({"cases": len(results)}, [args.output, *[args.write] * bool(args.write)])
     return results
 
@@ -168,24 +168,9 @@ def family_table(family: str, results: dict) -> str:
         rows.append(cells)
     rows.sort(key=lambda cells: -cells[1])
     header = ["method", "mean", "worst", *tasks, "two classes: own", "the other's", "blank"]
-    lines = [
-        f"**{family}**: {len(measured)} trained models of {len(models)} architectures; percent with the maximum in the patch",
-        "",
-        "| " + " | ".join(header) + " |",
-        "|---" * len(header) + "|",
-    ]
-    for name, *numbers in rows:
-        lines.append("| " + " | ".join([name, *("-" if np.isnan(x) else f"{100 * x:.0f}" for x in numbers)]) + " |")
-    return "\n".join(lines)
-
-
-def write_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between MARKERS in ``path``. Raises ValueError if they are not there."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(MARKERS[0])
-    _, end, after = rest.partition(MARKERS[1])
-    if not (begin and end):
-        raise ValueError(f"{path} lacks the lines {MARKERS[0]} and {MARKERS[1]}; add them where the tables should be")
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    trained = f"{len(measured)} trained models of {len(models)} architectures"
+    shown = [[name, *("-" if np.isnan(x) else f"{100 * x:.0f}" for x in numbers)] for name, *numbers in rows]
+    return f"**{family}**: {trained}; percent with the maximum in the patch\n\n{markdown_table(header, shown)}"
 
 
 if __name__ == "__main__":

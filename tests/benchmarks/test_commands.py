@@ -27,6 +27,18 @@ def test_the_throughput_benchmark_measures_all_sides_at_one_precision(tmp_path, 
         assert stage["here"]["ratio"] == 1 and all(side["per_cpu_second"] > 0 for side in stage.values())
 
 
+def test_the_table_of_throughput_has_a_row_for_each_side(tmp_path):
+    write = importlib.import_module("benchmarks.tables").write_between_markers
+    sides = {"here": {"per_cpu_second": 2000, "ratio": 1}, "habit": {"per_cpu_second": 500, "ratio": 4}}
+    results = {"device": "cpu", "small at 32 px": {"precision": "bf16", "train": sides, "evaluate": sides}}
+    table = importlib.import_module("benchmarks.throughput").table(results)
+    assert "| torchvision, PIL | 500 (4.00) | 500 (4.00) |" in table and "| here, bf16 | 2,000 (1.00) |" in table
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- throughput: begin -->\nold\n<!-- throughput: end -->\nafter\n")
+    write(page, "throughput", table)
+    assert page.read_text() == f"before\n<!-- throughput: begin -->\n{table}\n<!-- throughput: end -->\nafter\n"
+
+
 def test_the_speed_of_the_swins_is_measured_on_equal_terms(capsys):
     arguments = ["--image-size", "32", "--batch-size", "2", "--pairs", "2", "--amp", "fp32", "--device", "cpu"]
     importlib.import_module("benchmarks.swin_speed").main(arguments)
@@ -58,6 +70,15 @@ def test_the_explanation_benchmark_compares_with_grad_cam(tmp_path):
         assert result["A"]["maps"] > 0 and result["B fp32"]["ratio"] > 0
         assert result["B fp32"]["rank_correlation"]["min"] > 0.99  # the same maps
     assert "B bf16, 100 channels" in result
+
+
+def test_the_time_of_relevance_is_measured_beside_grad_cam(tmp_path):
+    output = tmp_path / "explain.json"
+    arguments = ["--models", "vit_tiny_patch16_224", "--image-size", "48", "--images", "2", "--rounds", "1"]
+    importlib.import_module("benchmarks.explain").main([*arguments, "--relevance", "--output", str(output)])
+    cost = json.loads(output.read_text())["vit_tiny_patch16_224 relevance"]
+    assert list(cost) == ["gradcam", "lrp at blocks.11.norm1", "lrp at patch_embed", "auto (lrprollout)"]
+    assert cost["gradcam"] == 1 and all(times > 0 for times in cost.values())
 
 
 def test_readers_of_photos_are_compared_in_one_run(tmp_path):

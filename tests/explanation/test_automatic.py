@@ -79,7 +79,7 @@ def test_a_maximum_counts_where_the_patch_covers_a_cell():
 
 def test_auto_points_at_the_planted_evidence_and_the_tables_are_written(tmp_path, capsys):
     page = tmp_path / "page.md"
-    page.write_text("before\n" + "\nold\n".join(planted_pattern.MARKERS) + "\nafter\n")
+    page.write_text("before\n<!-- planted_pattern: begin -->\nold\n<!-- planted_pattern: end -->\nafter\n")
     arguments = ["--models", "shallow_vit", "--tasks", "picture", "--seeds", "0", "--images", "40", "--steps", "120"]
     arguments += ["--weights", str(tmp_path), "--output", str(tmp_path / "planted.json"), "--write", str(page)]
     (result,) = planted_pattern.main(arguments).values()
