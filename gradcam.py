@@ -11,7 +11,7 @@
     python gradcam.py vit_tiny_patch16_224 --image photo.jpg
 
 Writes for each image gradcam/<image>-<method>.png, the overlay and its two layers, .npy (raw map on the layer's grid) and
-.json into the run; layers and targets that are asked for stand behind the method's name. Several images or maps of each: a
+.json into the run; layers and targets that were asked for are added to the name. Several images or maps of each: a
 grid beside them; several runs: a grid of images x runs in outputs/comparisons/. --analyze measures the maps instead of
 drawing them: gradcam/statistics.json with figures, and for several runs explanations.json in outputs/comparisons/.
 --similarity compares layers: similarity.json with figures, in the same places. A name of timm becomes the run

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import architectures  # noqa: F401  (registers the project's own models with timm)
 from common.network import require_network
-from common.stored import StoredInput
+from common.shapes import StoredInput
 
 logger = logging.getLogger(__name__)
 

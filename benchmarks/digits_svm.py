@@ -1,4 +1,4 @@
-"""The yardstick of the quickstart: an RBF support vector machine on the very same split of the digits.
+"""What the quickstart is compared with: an RBF support vector machine on the same split of the digits.
 
     python -m benchmarks.digits_svm
 

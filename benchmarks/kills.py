@@ -1,4 +1,4 @@
-"""Kill a training run wherever it can be killed, resume it, and compare it with one that was never stopped.
+"""Kill a training run at any point, resume it, and compare it with one that was never stopped.
 
     python -m benchmarks.kills --count 100
 

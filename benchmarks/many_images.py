@@ -1,10 +1,11 @@
-"""What a folder of very many photos costs before the first step: seconds, and bytes an image, in every process.
+"""What a folder with very many photos costs before the first step: seconds, and bytes per image, in every process.
 
     python -m benchmarks.many_images --counts 10000 100000 1000000
 
 The files are mocked: their names are made up, they are not looked up on disk, and reading one gives the same small picture.
-All else is what train.py does: names and labels, the index of files, splits, an epoch's order and crops, workers that read.
-So what a disk takes to list, and a processor to decode, comes on top. Each count runs in a process of its own.
+Everything else is what train.py does: names and labels, the index of files, splits, an epoch's order and crops, workers that
+read. The time that a disk takes to list files, and a processor to decode them, is not included. Each count runs in a process
+of its own.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Small models, and images whose class is decided by a patch at a known place: the material of benchmarks.planted_pattern.
+"""Small models, and images whose class is decided by a patch at a known place: used by benchmarks.planted_pattern.
 
 Legend: B images, K classes.
 """

@@ -1,4 +1,4 @@
-"""Do heat maps point at the evidence? The benchmark that `--method auto` was chosen by.
+"""Do heat maps point at the evidence? `--method auto` was chosen by this benchmark.
 
     OMP_NUM_THREADS=1 python -m benchmarks.planted_pattern --write docs/explanations.md
     python -m benchmarks.planted_pattern --models ViT --tasks colour --seeds 0 --output quick.json

@@ -3,8 +3,8 @@
     python -m benchmarks.two_classes outputs/cifar10_swin cat dog --pictures 4
 
 Test images of both classes that the model recognises (any, with a note, where there are too few) are joined side by side:
-the middle half of one at the left, of the other at the right. gradcam.py explains each picture for both classes. Of each map
-the share is told that lies in the half of its own class; a map that knows nothing of the class has about half of it there.
+the middle half of one at the left, of the other at the right. gradcam.py explains each picture for both classes. For each map
+the share that lies in the half of its own class is printed; a map that knows nothing of the class has about half of it there.
 """
 
 import argparse

@@ -6,9 +6,11 @@ import csv
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
+
+from common.shapes import Checkpoint, Corruptions, Environment, LastCheckpoint, Metrics, Shape, Statistics, Training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,105 +20,6 @@ Form = tuple[str, str]
 
 Within a file, axes with the same letter must be equally long; no axis may be empty.
 """
-Count = Annotated[int, Field(ge=0)]
-Number = float | None
-
-
-class Shape(BaseModel):
-    """The keys that a file must hold; it may hold more. Keys with a default may be missing: older versions lack them."""
-
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-
-class NumImages(Shape):
-    train: Count
-    val: Count
-    test: Count
-
-
-class Training(Shape):
-    best_epoch: int | None
-    selected_by: str
-    val_accuracy: Number
-    train_accuracy: Number
-    epochs_run: Count
-    stopped_because: str
-    diverged: bool
-    seconds: float
-    images_per_second: Number
-    params: Count
-    trainable_params: Count
-    num_images: NumImages
-    precision: str | None
-    target: Number = None
-
-
-class Metrics(Shape):
-    split: Literal["train", "val", "test"]
-    checkpoint: Literal["best", "last"]
-    tta: Literal["flip"] | None = None
-    num_images: Count
-    accuracy: float
-    accuracy_ci95: tuple[float, float]
-    loss: float
-    ece: float
-    macro_f1: float
-    params: Count = 0
-    trainable_params: Count = 0
-    gmacs: Number = None
-    gmacs_attention_skipped: Number = None
-    latency_ms: dict[str, dict[str, Any]] = {}
-    images_per_second: Any = None
-    peak_memory_mb: Number = None
-    device: str = ""
-    threads: int = 1
-    precision: str = ""
-    attention_kernel: str | None = None
-    image_size: tuple[int, int] = (1, 1)
-    mean: tuple[float, float, float] = (0, 0, 0)
-    std: tuple[float, float, float] = (1, 1, 1)
-    corpus: str = ""
-    fingerprint: str = ""
-    train_fingerprint: str = ""
-
-
-class Pretrained(Shape):
-    file: str
-    corpus: str
-    sha256: str
-    license: str | None = None
-
-
-class Environment(Shape):
-    command: list[str] = []
-    python: str = ""
-    packages: dict[str, str | None] = {}
-    git_commit: str | None = None
-    device: str = ""
-    cpu: str = ""
-    threads: Count = 1
-    pretrained: Pretrained | None = None
-
-
-class Corruptions(Shape):
-    checkpoint: str
-    corruptions: dict[str, Any]
-
-
-class Statistics(Shape):
-    run: str
-    split: str
-    num_images: Count
-    seed: int
-    methods: list[str]
-    faithfulness: dict[str, Any]
-    maps: dict[str, Any]
-    curves: dict[str, Any]
-    randomization: dict[str, Any]
-    paired: list[dict[str, Any]]
-    verdict: list[str]
-
-
 SHAPES: dict[str, type[Shape]] = {
     "train": Training,
     "metrics": Metrics,
@@ -127,8 +30,11 @@ SHAPES: dict[str, type[Shape]] = {
 """Start of a JSON file's name, up to the first hyphen or the suffix -> its keys."""
 
 
-def read_json(path: Path) -> dict:
-    """The object in a stage's JSON file. Raises ValueError if the file is missing or damaged, or holds something else."""
+def read_json(path: Path, shape: type[Shape] | None = None) -> dict:
+    """The object in a stage's JSON file; by default its shape follows from its name.
+
+    Raises ValueError if the file is missing or damaged, or holds something else.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -137,7 +43,7 @@ def read_json(path: Path) -> dict:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}; run the stage that writes it again") from None
-    _check(path, values, SHAPES.get(path.stem.partition("-")[0], Shape))
+    _check(path, values, shape or SHAPES.get(path.stem.partition("-")[0], Shape))
     return _Values(path, values)
 
 
@@ -190,66 +96,6 @@ def read_log(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
     if not set(columns) <= names:
         raise ValueError(f"{path} is not a log as train.py writes it (columns are missing); restore it from a copy")
     return rows
-
-
-# ---------------------------------------------------------------- checkpoints
-
-
-def _is_tensor(value: Any) -> Any:
-    import torch
-
-    if not isinstance(value, torch.Tensor):
-        raise ValueError("should be a tensor")
-    return value
-
-
-Weights = dict[str, Annotated[Any, AfterValidator(_is_tensor)]]
-
-
-class StoredInput(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
-    corpus: str
-
-
-class Checkpoint(Shape):
-    model: Weights
-    class_names: Annotated[list[str], Field(min_length=1)]
-    input_spec: StoredInput
-    images: dict[str, str] = {}
-    synsets: list[str] = []
-
-
-class Row(Shape):
-    epoch: Count
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: Number
-    val_accuracy: Number
-    seconds: float
-    images_per_second: float
-
-
-class Progress(Shape):
-    step: Count
-    seconds: float
-    sums: Annotated[list[Annotated[Any, AfterValidator(_is_tensor)]], Field(min_length=1)]
-    states: Annotated[list[dict[str, Any]], Field(min_length=1)]
-
-
-class LastCheckpoint(Checkpoint):
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-    ema: Weights | None
-    log: list[Row]
-    learning_rates: list[float]
-    best: Row | None
-    target: Number = None
-    progress: Progress | None
 
 
 def load_checkpoint(path: Path) -> dict:

@@ -79,6 +79,9 @@ def read_entry(run: Run, suffix: str) -> Entry:
         same = "benchmark" in stored and all(stored.get(key) == metrics.get(key) for key in ("checkpoint", *ORIGIN))
         corruptions = stored["corruptions"] if same else None
     predictions, class_names = load_predictions(run, f"predictions{suffix}.npz")
+    if list(metrics["per_class"]) != class_names:
+        files = f"metrics{suffix}.json and predictions{suffix}.npz"
+        raise ValueError(f"{files} in {run.directory} have different classes; run evaluate.py again")
     return Entry(run.config.name, run, metrics, run.read_json("train.json"), predictions, class_names, corruptions)
 
 

@@ -6,7 +6,6 @@ A run is listed if it has been evaluated on the test split; a comparison if eval
 """
 
 import argparse
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from common.console import print_result, run_script
 from common.documents import Section, to_markdown
 from common.runs import Run, is_run
+from common.stored import read_json
 from comparison.tables import comparison_rows
 from evaluation import reported
 
@@ -115,7 +115,7 @@ def command(run: Run) -> str:
 
 def compared(path: Path) -> Section:
     """A section with the sentences of a comparison."""
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = read_json(path)
     findings = [pair["sentence"] for pair in stored["pairs"]] + stored["caveats"]
     for name, group in stored["groups"].items():
         if group["n"] > 1:

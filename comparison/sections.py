@@ -7,6 +7,7 @@ from common.config_files import differing_values
 from common.documents import NO_VALUE, Section
 from common.folders import Folder
 from common.runs import Run
+from common.shapes import Grid
 from common.stored import read_json
 from comparison import further, tables
 from comparison.caveats import WEIGHTS, Caveat
@@ -217,7 +218,7 @@ def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
     found = [explained.section("What do they look at?", [shown for shown in maps if shown])]
     figures, names = {}, {entry.run.config.name: entry.name for entry in entries}
     for path in sorted(folder.directory.glob("grid-*.json")):
-        stored = read_json(path)
+        stored = read_json(path, Grid)
         shown = stored.get("checkpoint_sha256") or {}
         if shown and shown.items() <= weights.items():  # else it is of other runs, or of other weights
             figures |= {page: _grid_caption(stored, names) for page in stored["pages"] if folder.path(page).is_file()}

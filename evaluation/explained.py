@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from common.documents import Overlay, Section
 from common.runs import Run
+from common.shapes import HeatMap
 
 MOST_OVERLAYS = 24  # in a page: each adds some hundred kilobytes
 HOW = (
@@ -19,7 +20,7 @@ def overlays_of(run: Run, name: str, weights: str) -> dict[str, list[Overlay]]:
         stem = f"gradcam/{path.name.removesuffix('-heat.png')}"
         if not (run.path(f"{stem}.json").is_file() and run.path(f"{stem}-photo.png").is_file()):
             continue
-        stored = run.read_json(f"{stem}.json")
+        stored = run.read_json(f"{stem}.json", HeatMap)
         if stored.get("checkpoint_sha256") == weights:
             photo, heat = (run.path(f"{stem}-{part}.png").read_bytes() for part in ("photo", "heat"))
             found.setdefault(stored["image"], []).append(Overlay(f"{name}, {_words(stored)}", photo, heat))

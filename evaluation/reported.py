@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from common.documents import NO_VALUE, Section
 from common.runs import Run
+from common.shapes import HeatMap
 from evaluation.tables import COSTS, SCORES, cell, lookup
 
 OF_METRICS = SCORES | COSTS | {"loss": "loss"}
@@ -93,7 +94,7 @@ def _maps(run: Run, weights: str) -> dict[str, float | None]:
 def _scorecam(run: Run, weights: str) -> dict[str, float]:
     """Seconds that a map of Score-CAM at the patch embedding took with these weights."""
     wanted = {"method": "scorecam", "layer": "patch_embed", "checkpoint_sha256": weights, "channels": None}
-    stored = [run.read_json(f"gradcam/{path.name}") for path in run.path("gradcam").glob("*-scorecam-*.json")]
+    stored = [run.read_json(f"gradcam/{path.name}", HeatMap) for path in run.path("gradcam").glob("*-scorecam-*.json")]
     seconds = [found["seconds"] for found in stored if wanted.items() <= found.items()]
     return {"scorecam_seconds": statistics.median(seconds)} if seconds else {}
 

@@ -33,6 +33,20 @@ FAMILIES = {
 }
 
 
+def whole_statistics(method: str, **form: float) -> dict:
+    """What gradcam/statistics.json holds of one method, as far as a later stage reads it; ``form``: means of its maps."""
+    number = {"mean": 0.5, "ci95": [0.4, 0.6]}
+    scores = dict.fromkeys(("insertion_blur", "deletion_blur", "drop", "road"), number)
+    means = dict.fromkeys(("mean", "std", "half_max_area", "centre_to_edge"), 0.5) | form
+    return {
+        **{"run": "run", "split": "test", "num_images": 9, "seed": 0, "methods": [method]},
+        "faithfulness": {name: scores for name in (method, "random", "centre")},
+        "maps": {method: {"blank": 0, "common": {name: number | {"mean": value} for name, value in means.items()}}},
+        "randomization": {"num_images": 9, "groups": ["head"], method: [number]},
+        "paired": [{"first": method, "second": name} | scores for name in ("random", "centre")],
+    }
+
+
 def make_config(**sections) -> Config:
     """A valid config without a file; a section replaces keys of a digits/shallow_vit default."""
     values = {"name": "test", "data": {"dataset": "digits", "image_size": 16}, "model": {"name": "shallow_vit"}}

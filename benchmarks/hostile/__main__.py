@@ -1,4 +1,4 @@
-"""Give the scripts what nobody should: every case must end well, or with one sentence and exit code 2.
+"""Give the scripts bad input: every case must succeed, or end with one sentence and exit code 2.
 
     python -m benchmarks.hostile
     python -m benchmarks.hostile --only configs optimizers --list 20

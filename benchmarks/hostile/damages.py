@@ -3,12 +3,14 @@
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+NESTED = 12
+"""Places within a JSON file that are damaged, drawn with a seed."""
 OTHER_VALUES = {"null": None, "text": "text", "number": -1, "list": [1, 2, 3]}
 OTHER_ARRAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "shorter": lambda array: array[:-1],
@@ -51,6 +53,11 @@ def damages(path: Path) -> dict[str, Callable[[], None]]:
         found |= {
             f"{name} values": lambda value=value: damage_json(path, value) for name, value in OTHER_VALUES.items()
         }
+        places = [place for place in nested(json.loads(whole)) if len(place) > 1]
+        for number in np.random.default_rng(0).permutation(len(places))[:NESTED].tolist():
+            for name in ("lacking", "text"):
+                key = f"{name} {'.'.join(map(str, places[number]))}"
+                found[key] = lambda place=places[number], name=name: damage_nested(path, place, name)
     if path.suffix == ".pt":
         values = torch.load(path, weights_only=True)
         for key in values:
@@ -74,6 +81,26 @@ def damage_json(path: Path, value) -> None:
         return {key: change(one) if isinstance(one, dict) else value for key, one in values.items()}
 
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def nested(values, place: tuple = ()) -> Iterator[tuple]:
+    """The keys and positions that lead to every value within JSON."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield (*place, key)
+        if isinstance(value, dict | list):
+            yield from nested(value, (*place, key))
+
+
+def damage_nested(path: Path, place: tuple, name: str) -> None:
+    """One value is taken away, or becomes a text that reads as a number."""
+    values = within = json.loads(path.read_text())
+    for key in place[:-1]:
+        within = within[key]
+    if name == "lacking":
+        del within[place[-1]]
+    else:
+        within[place[-1]] = "0.5"
+    path.write_text(json.dumps(values))
 
 
 def damage_arrays(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import whole_statistics
 
 import evaluate
 import gradcam
@@ -89,10 +90,55 @@ def test_an_environment_of_other_values_is_named(run, key):
 
 def test_a_key_that_a_file_lacks_names_the_file(run):
     values = json.loads((run / "metrics.json").read_text())
-    del values["gmacs"], values["top5_accuracy"]
+    del values["top5_accuracy"]
     (run / "metrics.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"metrics\.json lacks top5_accuracy; run the stage"):
         stored.read_json(run / "metrics.json")["top5_accuracy"]
+
+
+NESTED = {
+    "metrics.json": [
+        ("gmacs",), ("macro_f1",), ("per_class",), ("per_class", "0", "support"), ("per_class", "3", "accuracy_ci95"),
+        ("most_confused", 0, "share"), ("latency_ms", "1"), ("latency_ms", "1", "p90"),
+    ],
+    "corruptions.json": [("corruptions", "blur", 1, "accuracy"), ("corruptions", "blur", 0, "accuracy_ci95")],
+    "statistics.json": [
+        ("maps", "auto"), ("maps", "auto", "blank"), ("maps", "auto", "common", "std", "mean"), ("faithfulness", "centre"),
+        ("faithfulness", "auto", "road"), ("randomization", "auto"), ("randomization", "auto", 0, "mean"),
+        ("paired", 0), ("paired", 0, "second"), ("paired", 1, "insertion_blur", "ci95"),
+    ],
+}  # fmt: skip
+
+
+def good_values(name):
+    """What a whole file of this name holds, as far as a later stage reads it."""
+    if name == "metrics.json":
+        return json.loads((OLD_RUN / name).read_text())
+    if name == "corruptions.json":
+        return {"checkpoint": "best", "corruptions": {"blur": [{"accuracy": 0.5, "accuracy_ci95": [0.4, 0.6]}] * 2}}
+    return whole_statistics("auto")
+
+
+@pytest.mark.parametrize(("name", "keys"), [(name, keys) for name, found in NESTED.items() for keys in found])
+def test_values_that_a_file_lacks_or_holds_as_another_type_are_named(tmp_path, name, keys):
+    """Wherever they lie: else the report fails in the middle of its tables."""
+    path = tmp_path / name
+    path.write_text(json.dumps(good_values(name)))
+    stored.read_json(path)
+    for damage in (None, "0.5", {"x": 1}):
+        values = json.loads(json.dumps(good_values(name)))
+        place = values
+        for key in keys[:-1]:
+            place = place[key]
+        if damage is None:
+            del place[keys[-1]]
+        elif damage == "0.5" and keys[-1] == "second":
+            continue  # it is a text
+        else:
+            place[keys[-1]] = damage
+        path.write_text(json.dumps(values))
+        with pytest.raises(ValueError, match=rf"{name} is not as this project writes it \(.+\); run the stage"):
+            stored.read_json(path)
 
 
 @pytest.mark.parametrize("content", ["", "epoch,lr\n1,2\n", "epoch,lr\nx,2\n", "epoch\n1,2,3\n", "\x00\x01"])

@@ -11,6 +11,7 @@ import pytest
 import evaluate
 from common.config_files import load_config
 from common.folders import Folder
+from common.runs import Run
 from comparison import tables
 from comparison.entries import Comparison, shorten_names
 from comparison.illustrations import disagreements
@@ -233,6 +234,17 @@ def test_numbers_of_the_csv_are_raw(report):
         assert [float(row[key]) for key in ("accuracy", "accuracy_ci95_low", "params", "ece")] == [
             *(run["accuracy"], run["accuracy_ci95"][0], run["params"], run["ece"])
         ]
+
+
+def test_metrics_and_predictions_of_different_classes_are_refused(family_runs, tmp_path):
+    evaluate.main([str(family_runs["vit"]), str(family_runs["swin"]), "--output", str(tmp_path / "before")])
+    damaged = Run.open(shutil.copytree(family_runs["vit"], tmp_path / "vit"))
+    metrics = damaged.read_json("metrics.json")
+    first = next(iter(metrics["per_class"]))
+    metrics["per_class"] = {f"not {first}" if name == first else name: v for name, v in metrics["per_class"].items()}
+    damaged.save_json("metrics.json", metrics)
+    with pytest.raises(ValueError, match=r"metrics\.json and predictions\.npz in .* have different classes"):
+        evaluate.main([str(damaged.directory), str(family_runs["swin"]), "--output", str(tmp_path / "report")])
 
 
 def test_a_reference_that_is_not_compared_is_refused(vit_run, family_runs):

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from support import PROJECT
+from support import PROJECT, whole_statistics
 
 import evaluate
 from common.config_files import load_config
@@ -61,15 +61,13 @@ def test_epochs_to_a_target(run):
 def test_heat_maps_and_score_cam_of_these_weights_alone(run):
     weights = run.read_json("metrics.json")["checkpoint_sha256"]
     numbers = {"map_mean": 0.3934, "map_centre_to_edge": 1.1743, "scorecam_seconds": 8.81}
-    names = {"mean": 0.25, "std": 0.125, "half_max_area": 0.5, "centre_to_edge": 1.5}
-    maps = {"gradcam": {"common": {name: {"mean": value} for name, value in names.items()}}}
-    stored = {"run": "it", "split": "test", "num_images": 3, "seed": 0, "maps": maps, "methods": [], "verdict": []}
-    stored |= {"faithfulness": {}, "curves": {}, "randomization": {}, "paired": []}
+    stored = whole_statistics("gradcam", mean=0.25, std=0.125, half_max_area=0.5, centre_to_edge=1.5)
+    seen = {"target": "1", "prediction": "1", "probability": 0.9, "label": "1", "channels": None}
     for digest, cells in ((weights, ["it", "39.34", "25.00", "1.1743", "1.5000"]), ("of before", None)):
         run.save_json("gradcam/statistics.json", stored | {"checkpoint_sha256": digest})
         for image, seconds in (("a", 0.5), ("b", 0.75), ("c", 9.0)):
-            about = {"method": "scorecam", "layer": "patch_embed", "checkpoint_sha256": digest, "channels": None}
-            run.save_json(f"gradcam/{image}-scorecam-patch_embed.json", about | {"seconds": seconds})
+            about = {"image": image, "method": "scorecam", "layer": "patch_embed", "checkpoint_sha256": digest}
+            run.save_json(f"gradcam/{image}-scorecam-patch_embed.json", seen | about | {"seconds": seconds})
         tables = table_of(run, numbers)
         [row], [form] = tables["Reported elsewhere"], tables["Heat maps: reported elsewhere"]
         assert list(row.values()) == ["it", "8.81", "0.75" if cells else "–"]
