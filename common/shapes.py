@@ -168,11 +168,19 @@ class Corrupted(Shape):
 
 class Corruptions(Shape):
     checkpoint: str
-    corruptions: dict[str, Annotated[list[Corrupted], Field(min_length=1)]]
+    benchmark: str | None = None
+    corruptions: dict[str, list[Corrupted]]
     mean_corruption_accuracy: Number = None
     mean_corruption_accuracy_ci95: Interval | None = None
     relative_corruption_accuracy: Number = None
     relative_corruption_accuracy_ci95: Interval | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Corruptions:
+        severities = 5 if self.benchmark else 3  # of files of earlier versions, which are then left aside
+        if not self.corruptions or any(len(found) != severities for found in self.corruptions.values()):
+            raise ValueError("severities are missing")
+        return self
 
 
 class Mean(Shape):

@@ -101,7 +101,10 @@ NESTED = {
         ("gmacs",), ("macro_f1",), ("per_class",), ("per_class", "0", "support"), ("per_class", "3", "accuracy_ci95"),
         ("most_confused", 0, "share"), ("latency_ms", "1"), ("latency_ms", "1", "p90"),
     ],
-    "corruptions.json": [("corruptions", "blur", 1, "accuracy"), ("corruptions", "blur", 0, "accuracy_ci95")],
+    "corruptions.json": [
+        ("corruptions", "blur"), ("corruptions", "blur", 2), ("corruptions", "blur", 1, "accuracy"),
+        ("corruptions", "blur", 0, "accuracy_ci95"),
+    ],
     "statistics.json": [
         ("maps", "auto"), ("maps", "auto", "blank"), ("maps", "auto", "common", "std", "mean"), ("faithfulness", "centre"),
         ("faithfulness", "auto", "road"), ("randomization", "auto"), ("randomization", "auto", 0, "mean"),
@@ -115,7 +118,7 @@ def good_values(name):
     if name == "metrics.json":
         return json.loads((OLD_RUN / name).read_text())
     if name == "corruptions.json":
-        return {"checkpoint": "best", "corruptions": {"blur": [{"accuracy": 0.5, "accuracy_ci95": [0.4, 0.6]}] * 2}}
+        return {"checkpoint": "best", "corruptions": {"blur": [{"accuracy": 0.5, "accuracy_ci95": [0.4, 0.6]}] * 3}}
     return whole_statistics("auto")
 
 
