@@ -5,13 +5,15 @@
 # make study-a      one of the five studies (a to e, see docs/studies.md), to its report; finished runs are skipped, unfinished ones
 #                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs. SMALL=1: in minutes on a CPU, with tiny
 #                   models from scratch, on the images of DATA=FOLDER (a folder for each class) or on scanned digits
+# make data-hunger  a ViT, a Swin and a ResNet of one size, trained on 5 to 100 % of the images in equally many steps; ARGS as above
 # make clean        remove what quickstart and the tests made
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: quickstart test test-slow mutations lint study-a study-b study-c study-d study-e study study-report maps-b maps-c clean
+.PHONY: quickstart test test-slow mutations lint study-a study-b study-c study-d study-e study study-report maps-b maps-c \
+	data-hunger clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python train.py configs/quickstart.yaml --overwrite
@@ -100,6 +102,15 @@ study-report:
 	-$(EXPLAIN) $(OUTPUTS)/$(STUDY) $(PICTURES) --method gradcam --output $(REPORT)
 	-$(EXPLAIN) $(OUTPUTS)/$(STUDY) --analyze $(ANALYZE) --output $(REPORT)
 	$(BIN)/python evaluate.py $(OUTPUTS)/$(STUDY) --corrupt --output $(REPORT)
+
+data-hunger: $(INSTALLED)
+	set -- 100 50 20 10 5; for fraction in 0.05 0.1 0.25 0.5 1; do \
+		for model in resnet vit swin; do \
+			$(TRAIN) configs/cifar10_scratch/$$model.yaml name=data_hunger/$$model-$$fraction \
+				data.train_fraction=$$fraction train.epochs=$$1 train.warmup_epochs=$$(($$1 / 5)) || exit; \
+		done; shift; \
+	done
+	$(BIN)/python evaluate.py $(OUTPUTS)/data_hunger
 
 test: lint
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4

@@ -78,7 +78,7 @@ def simulate(models: int, seeds: int, images: int, accuracy: float, spread: floa
     random = np.random.Generator(np.random.SFC64([models, seeds, images, int(accuracy), int(10 * spread), repeats]))
     counts = dict.fromkeys(("false", "false_before", "contradicts", "contradicts_before", "power", "power_before"), 0)
     counts |= {"about_architectures": 0, "predicted": 0.0}
-    own, null, alternative = 0 if seeds == 1 else spread, [], []
+    own, null, alternative = 0 if seeds == 1 else spread, [], []  # p-values of this rule and of the older one
     for _ in range(repeats):
         hits = study(random, models, seeds, images, accuracy, own)
         pairs, before = compare_pairs(range(models), hits), rules_before(hits)
@@ -88,20 +88,23 @@ def simulate(models: int, seeds: int, images: int, accuracy: float, spread: floa
         counts["contradicts_before"] += any(contradiction(p, interval) for p, interval in before)
         if models == 2:
             better = study(random, models, seeds, images, accuracy, own, advantage=3 * pairs[0]["standard_error"])
-            counts["power"] += compare_pairs(range(2), better)[0]["distinguishable"]
-            null.append(before[0][0])
-            alternative.append(rules_before(better)[0][0])
+            found = compare_pairs(range(2), better)[0]
+            counts["power"] += found["distinguishable"]
+            null.append((pairs[0]["p"], before[0][0]))
+            alternative.append((found["p"], rules_before(better)[0][0]))
         if seeds == 1:
             single = compare_pairs(range(2), study(random, 2, 1, images, accuracy, spread))[0]
             counts["about_architectures"] += single["distinguishable"]
             counts["predicted"] += false_claim_rate(single["standard_error"], spread / 100)
     rates = {key: value / repeats for key, value in counts.items()} | {"coverage": 1 - counts["false"] / repeats}
-    if models == 2:  # at the threshold at which the older rule errs as often as it says
-        rates["power_before"] = float(np.mean(np.array(alternative) < min(LEVEL, np.quantile(null, LEVEL))))
-    unknown = ([] if models == 2 else ["power", "power_before"]) + (
-        [] if seeds == 1 else ["about_architectures", "predicted"]
-    )
-    return about | rates | dict.fromkeys(unknown)
+    powers = ("power", "power_before", "power_at_level", "power_before_at_level")
+    if models == 2:
+        limits = np.quantile(null, LEVEL, axis=0)  # at which either rule errs in 5 %
+        at_level = (np.array(alternative) < limits).mean(axis=0)
+        rates |= dict(zip(powers[2:], at_level.tolist()))
+        rates["power_before"] = float(np.mean(np.array(alternative)[:, 1] < min(LEVEL, limits[1])))
+    unknown = [] if models == 2 else powers
+    return about | rates | dict.fromkeys([*unknown, *([] if seeds == 1 else ["about_architectures", "predicted"])])
 
 
 def study(

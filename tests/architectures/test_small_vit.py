@@ -1,12 +1,13 @@
 """The ViT for small data: each switch against what its paper says, written out by hand."""
 
 import pytest
+import timm
 import torch
 from support import make_config
 from torch import nn
 
 import train
-from architectures.small_vit import LocalityAttention, SequencePool, ShiftedCopies, SmallViT
+from architectures.small_vit import LocalityAttention, SequencePool, ShiftedCopies, convolutions
 from explanation.attention import record_attention
 from explanation.attribution import heat_maps
 from explanation.layers import map_layer
@@ -31,7 +32,8 @@ def images(count=3):
 
 
 def test_the_published_size():
-    model = SmallViT(patch_size=4, embed_dim=192, depth=9, num_heads=12, mlp_ratio=2)
+    model = timm.create_model("vit_32px", num_classes=10)
+    assert len(model.blocks) == 9
     assert 2.6e6 < sum(p.numel() for p in model.parameters()) < 2.8e6
 
 
@@ -83,6 +85,11 @@ def test_shifted_patches_see_five_images_and_their_own_grid():
     assert torch.equal(seen, expected)
 
 
+def test_convolutions_double_their_width_up_to_that_of_the_tokens():
+    widths = [layer.out_channels for layer in convolutions(3, 24, 8) if isinstance(layer, nn.Conv2d)]
+    assert widths == [6, 12, 24]
+
+
 def test_locality_attention_leaves_out_the_token_itself():
     attn = LocalityAttention(8, 2, num_tokens=6).eval()
     nn.init.constant_(attn.q_norm.factor, 1.7)
@@ -93,6 +100,8 @@ def test_locality_attention_leaves_out_the_token_itself():
     expected = attn.proj((weights @ v).transpose(1, 2).reshape(3, 6, 8))
     for attn.fused_attn in (True, False):
         torch.testing.assert_close(attn(x), expected, rtol=1e-4, atol=1e-5)
+    assert "others" not in attn.state_dict()  # so that weights fit a model for another number of tokens
+    LocalityAttention(8, 2, num_tokens=2)
     _, (first, _) = record_attention(build(locality=True), images())
     assert (first.weights.diagonal(dim1=-2, dim2=-1) == 0).all()
 

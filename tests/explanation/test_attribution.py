@@ -186,6 +186,12 @@ def test_frozen_models_are_explained():
     assert maps.max() > 0 and not faults
 
 
+def test_no_gradient_of_parameters_is_computed():
+    model = build("vit")
+    heat_maps(model, map_layer(model), random_images(model, 1), [0])
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_hooks_are_gone_afterwards():
     model = build("vit")
     layer, images = map_layer(model), random_images(model, 2)
@@ -232,6 +238,7 @@ def test_unusable_maps_are_named():
         ([[1.0, 1 - 5e-7]], "the same everywhere"),
         ([[1.0, 1 - 5e-6]], None),
         ([[0.0, 1e-9]], None),
+        ([[100.0, 100 - 5e-5]], "the same everywhere"),
     ],
 )
 def test_what_is_wrong_with_a_map(values, fault):
