@@ -118,15 +118,18 @@ def headline(comparison: Comparison) -> str:
     against = {
         ({pair["first"], pair["second"]} - {best}).pop(): pair for pair in comparison.pairs if best in _members(pair)
     }
-    sentence = against.pop(second)["sentence"]
+    first = against.pop(second)
     if not against:
-        return sentence
-    alike = [name for name, pair in against.items() if not pair["distinguishable"]]
-    if alike:
-        others = f"{len(against) - len(alike)} of the {len(against)} others (not from {', '.join(alike)})"
+        return first["sentence"]
+    alike, count = [name for name, pair in against.items() if not pair["distinguishable"]], len(against)
+    told, either = ("also distinguishable", "") if first["distinguishable"] else ("distinguishable", " either")
+    if not alike:
+        others = f"{told} from all {count} others" if count > 1 else f"{told} from the third model"
+    elif len(alike) < count:
+        others = f"{told} from {count - len(alike)} of the {count} others (not from {', '.join(alike)})"
     else:
-        others = f"all {len(against)} others" if len(against) > 1 else "the third model"
-    return f"{sentence.removesuffix('.')}; {best} is also distinguishable from {others}."
+        others = f"not distinguishable from {', '.join(alike)}{either}"
+    return f"{first['sentence'].removesuffix('.')}; {best} is {others}."
 
 
 def _members(pair: Mapping) -> tuple[str, str]:

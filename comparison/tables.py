@@ -10,10 +10,11 @@ from evaluation.tables import COSTS, SCORES, cell, lookup
 def comparison_rows(metrics: Sequence[Mapping], columns: Mapping[str, str] = SCORES | COSTS) -> list[dict[str, str]]:
     """One row of readable cells per run, from ``metrics.json`` with ``run``, ``model`` and a readable ``image_size``.
 
-    ``columns``: key -> title, by default those of SCORES and COSTS. Memory, which is not measured on CPU, and the accuracy
-    without copies have a column only if a run has a value.
+    ``columns``: key -> title, by default those of SCORES and COSTS. Memory, which is not measured on CPU, top-5 accuracy of
+    few classes, and the accuracy without copies have a column only if a run has a value.
     """
-    absent = [] if any(values.get("peak_memory_mb") is not None for values in metrics) else ["peak_memory_mb"]
+    sometimes = ("peak_memory_mb", "top5_accuracy")
+    absent = [key for key in sometimes if all(values.get(key) is None for values in metrics)]
     absent += [] if any(values.get("num_copies") for values in metrics) else ["accuracy_without_copies"]
     columns = {key: title for key, title in columns.items() if key not in absent}
     return [{title: cell(key, lookup(key, values)) for key, title in columns.items()} for values in metrics]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 
@@ -104,7 +105,20 @@ def test_the_headline_is_the_best_against_the_second_and_names_whom_it_is_not_to
     best = max(names, key=lambda name: comparison.seeds[name]["mean"])
     assert best in text and "95 % interval" in text and text.count(".  ") == 0
     alike = [p for p in comparison.pairs if best in (p["first"], p["second"]) and not p["distinguishable"]]
-    assert len(alike) == 2 and "is also distinguishable from 1 of the 2 others (not from " in text
+    assert len(alike) == 2 and "is distinguishable from 1 of the 2 others (not from " in text
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "ending"),
+    [
+        ((0.9, 0.9, 0.9), r"not distinguishable from \w+ either\."),
+        ((0.9, 0.6, 0.6), r"is also distinguishable from the third model\."),
+        ((0.9, 0.9, 0.5), r"; \w+ is distinguishable from the third model\."),
+        ((0.9, 0.6, 0.6, 0.6), r"is also distinguishable from all 2 others\."),
+    ],
+)
+def test_the_headline_does_not_say_also_where_the_first_difference_is_none(accuracies, ending):
+    assert re.search(f"{ending}$", headline(comparison_of(dict(zip("abcd", hits_of(*accuracies))), "a")))
 
 
 def test_the_headline_of_two_models_is_their_sentence():
