@@ -101,8 +101,9 @@ def _sentence(names: tuple[str, str], counts: list[int], differences: list[Diffe
     turns = [i for i in range(1, len(counts)) if signs[i] * signs[i - 1] < 0]
     if not turns:
         ahead = f"{leads[0]} is above {names[1] if leads[0] == names[0] else names[0]}"
-        certain = "all" if all(sure) else ", ".join(f"{count:,}" for count, sign in zip(counts, sure) if sign)
-        return f"{ahead} throughout; no crossing between {ends}. More than chance explains at: {certain or 'none'}."
+        some = ", ".join(f"{count:,}" for count, sign in zip(counts, sure) if sign)
+        where = "at each number of images" if all(sure) else f"at {some}" if some else "nowhere"
+        return f"{ahead} throughout; no crossing between {ends}. The difference is more than chance explains {where}."
     places = ", ".join(f"between {counts[i - 1]:,} and {counts[i]:,} ({leads[i]} takes over)" for i in turns)
     before, after = set(sure[: turns[0]]) - {0}, set(sure[turns[-1] :]) - {0}
     real = before == {signs[turns[0] - 1]} and after == {signs[turns[-1]]}

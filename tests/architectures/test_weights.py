@@ -11,7 +11,7 @@ from support import FAMILIES, build, make_config, write_config
 from timm.models._hub import save_for_hf
 
 import train
-from architectures.weights import corpus_of, pretrained_cfg
+from architectures.weights import corpus_of, find_weights, pretrained_cfg
 from models import create_model, input_spec, resolve_image_size
 
 
@@ -161,6 +161,8 @@ def test_a_folder_of_timms_is_fine_tuned_from(tmp_path, folder_root):
     assert started["sha256"] == digest
     with pytest.raises(ValueError, match="its weights are of vit_tiny_patch16_224, not of resnet18"):
         build("resnet18", pretrained=f"{tmp_path}/weights")
+    (tmp_path / "weights" / "pytorch_model.bin").write_bytes(b"older")
+    assert find_weights("vit_tiny_patch16_224", f"{tmp_path}/weights").path.name == "model.safetensors"
     (tmp_path / "weights" / "config.json").unlink()
     with pytest.raises(ValueError, match=r"needs a config\.json as timm writes it"):
         build("vit", pretrained=f"local-dir:{tmp_path}/weights")

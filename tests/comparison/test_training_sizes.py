@@ -50,7 +50,7 @@ def test_crossings_are_named_and_only_real_ones_are_called_so():
     below = Curve("below", {100: hits(0.1, seed=3), 1000: hits(0.2, seed=3)})
     assert crossings([below, swin]) == [
         "swin is above below throughout; no crossing between 100 and 1,000 training images. "
-        "More than chance explains at: all."
+        "The difference is more than chance explains at each number of images."
     ]
     assert "fewer than two numbers" in crossings([below, Curve("other", {7: hits(0.1), 100: hits(0.1)})])[0]
 
