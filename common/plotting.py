@@ -224,14 +224,25 @@ PLAIN_TICKS = FuncFormatter(lambda value, _: readable(value, 7))
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """Breaks lines at blanks and after separators within names, but not between a number and its percent sign."""
+    """Breaks lines at blanks, but not between a number and its percent sign."""
+
+    wordsep_simple_re = re.compile(r"(\s+(?!%))")
+
+
+class _NameWrapper(_Wrapper):
+    """Breaks lines also after separators within names."""
 
     wordsep_simple_re = re.compile(r"(\s+(?!%))|(?<=[_/,.-])(?=[^\d\s])")
 
 
 def wrap(text: str, width: float, size: float) -> str:
-    """The text in lines of at most `width` inches at a font of `size` points; its own line breaks stay."""
-    wrapper = _Wrapper(width=max(int(72 * width / (EM * size)), 4), break_on_hyphens=False)
+    """The text in lines of at most `width` inches at a font of `size` points; its own line breaks stay.
+
+    A word is broken only if it is longer than a line.
+    """
+    count = max(int(72 * width / (EM * size)), 4)
+    long = any(len(word) > count for word in text.split())
+    wrapper = (_NameWrapper if long else _Wrapper)(width=count, break_on_hyphens=False)
     return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 

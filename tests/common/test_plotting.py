@@ -39,6 +39,11 @@ def test_numbers_are_written_for_people(value, text):
     assert plotting.readable(value) == text
 
 
+def test_a_word_is_broken_only_if_it_is_longer_than_a_line():
+    assert plotting.wrap("lrprollout at patch_embed", 2, 12).split("\n") == ["lrprollout at", "patch_embed"]
+    assert max(map(len, plotting.wrap("a_very_long_name_of_a_run in it", 1, 12).split("\n"))) < 16
+
+
 def test_long_titles_are_wrapped_and_own_line_breaks_stay():
     figure = training_figures.learning_rate([0, 1], [1, 0], title="first\n" + "a long second line " * 10)
     assert figure.get_suptitle().split("\n")[0] == "first"
