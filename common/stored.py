@@ -43,8 +43,14 @@ def read_json(path: Path, shape: type[Shape] | None = None) -> dict:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}; run the stage that writes it again") from None
-    _check(path, values, shape or SHAPES.get(path.stem.partition("-")[0], Shape))
+    _check(path, values, shape or _shape_of(path))
     return _Values(path, values)
+
+
+def _shape_of(path: Path) -> type[Shape]:
+    if path.parent.name == "gradcam" and path.name != "statistics.json":
+        return Shape  # a map, whose file is named after its image: train-3, or metrics-of-a-photo
+    return SHAPES.get(path.stem.partition("-")[0], Shape)
 
 
 class _Values(dict):

@@ -221,9 +221,9 @@ def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
     found = [explained.section("What do they look at?", [shown for shown in maps if shown])]
     figures, names = {}, {entry.run.config.name: entry.name for entry in entries}
     for path in sorted(folder.directory.glob("grid-*.json")):
-        stored = read_json(path, Grid)
-        shown = stored.get("checkpoint_sha256") or {}
-        if shown and shown.items() <= weights.items():  # else it is of other runs, or of other weights
+        shown = read_json(path).get("checkpoint_sha256")
+        if shown and isinstance(shown, dict) and shown.items() <= weights.items():  # else of other runs or weights
+            stored = read_json(path, Grid)
             figures |= {page: _grid_caption(stored, names) for page in stored["pages"] if folder.path(page).is_file()}
     found.append(Section("Where is the evidence?", figures=figures) if figures else None)
     found.append(_explanation_numbers(entries, folder))

@@ -20,8 +20,8 @@ def overlays_of(run: Run, name: str, weights: str) -> dict[str, list[Overlay]]:
         stem = f"gradcam/{path.name.removesuffix('-heat.png')}"
         if not (run.path(f"{stem}.json").is_file() and run.path(f"{stem}-photo.png").is_file()):
             continue
-        stored = run.read_json(f"{stem}.json", HeatMap)
-        if stored.get("checkpoint_sha256") == weights:
+        if run.read_json(f"{stem}.json").get("checkpoint_sha256") == weights:
+            stored = run.read_json(f"{stem}.json", HeatMap)
             photo, heat = (run.path(f"{stem}-{part}.png").read_bytes() for part in ("photo", "heat"))
             found.setdefault(stored["image"], []).append(Overlay(f"{name}, {_words(stored)}", photo, heat))
     return found

@@ -94,8 +94,9 @@ def _maps(run: Run, weights: str) -> dict[str, float | None]:
 def _scorecam(run: Run, weights: str) -> dict[str, float]:
     """Seconds that a map of Score-CAM at the patch embedding took with these weights."""
     wanted = {"method": "scorecam", "layer": "patch_embed", "checkpoint_sha256": weights, "channels": None}
-    stored = [run.read_json(f"gradcam/{path.name}", HeatMap) for path in run.path("gradcam").glob("*-scorecam-*.json")]
-    seconds = [found["seconds"] for found in stored if wanted.items() <= found.items()]
+    names = [f"gradcam/{path.name}" for path in run.path("gradcam").glob("*-scorecam-*.json")]
+    alike = [name for name in names if wanted.items() <= run.read_json(name).items()]
+    seconds = [run.read_json(name, HeatMap)["seconds"] for name in alike]
     return {"scorecam_seconds": statistics.median(seconds)} if seconds else {}
 
 

@@ -57,12 +57,15 @@ def test_heat_maps_of_these_weights_are_laid_over_their_photos_and_others_stay_o
     write_map(opened, "test-1", "lrp", checkpoint_sha256=weights)
     write_map(opened, "test-2", "lrp", checkpoint_sha256="of before")
     write_map(opened, "test-3", "lrp")  # by an older version, which did not say
+    write_map(opened, "test-4", "lrp")
+    opened.save_json("gradcam/test-4-lrp.json", {"image": "test-4"})  # nor what else is read today
+    write_map(opened, "train-5", "lrp", checkpoint_sha256=weights)  # no train.json
     maps = overlays_of(opened, "tiny", weights)
-    assert list(maps) == ["test-1"]
+    assert list(maps) == ["test-1", "train-5"]
     assert maps["test-1"][0].caption == "tiny, test-1: lrp at norm, for 3 (75%); true class 5"
     evaluate.main([str(run), "--from-predictions"])
     text = (run / "report.html").read_text()
-    assert "What does it look at?" in text and text.count('class="stack"') == 1
+    assert "What does it look at?" in text and text.count('class="stack"') == 2
 
 
 def test_maps_of_several_runs_stand_beside_each_other_where_all_explained_the_image():

@@ -78,6 +78,15 @@ def test_another_file_of_the_same_name_leaves_the_maps_of_the_first(vit_run, tmp
     assert {path.name for path in (vit_run / "gradcam").iterdir()} - {path.name for path in before} == added
 
 
+def test_maps_of_training_images_are_not_taken_for_other_files_of_the_run(vit_run, tmp_path):
+    for name in ("photo.png", "metrics-1.png"):
+        Image.new("RGB", (20, 20), "green").save(tmp_path / name)
+    gradcam.main([str(vit_run), "--split", "train", "--index", "5", "--method", "eigencam"])
+    for name in ("metrics-1.png", "photo.png"):  # the second reads the JSON of those before
+        gradcam.main([str(vit_run), "--image", str(tmp_path / name), "--method", "eigencam"])
+    assert (vit_run / "gradcam" / "photo-eigencam.json").is_file()
+
+
 def test_what_is_wrong_with_how_maps_are_drawn(tmp_path):
     for options, message in (
         (["--overlay", "1.5"], "--overlay 1.5: an opacity lies between 0 and 1"),
