@@ -28,8 +28,9 @@ from scipy.special import bdtr, chdtrc, ndtri, stdtr, stdtrit
 from scipy.stats import norm
 from tqdm import tqdm
 
-from benchmarks.tables import markdown_table, write_between_markers
+from benchmarks.tables import write_between_markers
 from common.console import print_table
+from common.documents import markdown_table
 from comparison.significance import compare_pairs, false_claim_rate
 
 LEVEL, DIFFICULTY, TASTE, NOISE = 0.05, 1.0, 0.4, 0.4
@@ -237,7 +238,7 @@ def text_of(rows: Sequence[dict]) -> str:
         "",
         *[f"- {line}" for line in worst(rows)],
         "",
-        markdown_table(list(table[0]), [list(row.values()) for row in table]),
+        *markdown_table(list(table[0]), [list(row.values()) for row in table]),
     ]
     return "\n".join(lines)
 

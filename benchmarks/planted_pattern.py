@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from benchmarks.planted_images import FAMILIES, MODELS, TASKS, planted_images, trained_model
-from benchmarks.tables import markdown_table, write_between_markers
+from benchmarks.tables import write_between_markers
 from common.console import print_result, run_script
+from common.documents import markdown_table
 from explanation.attribution import heat_maps
 from explanation.automatic import choose
 from explanation.layers import map_layer, usual_layers
@@ -168,9 +169,10 @@ def family_table(family: str, results: dict) -> str:
         rows.append(cells)
     rows.sort(key=lambda cells: -cells[1])
     header = ["method", "mean", "worst", *tasks, "two classes: own", "the other's", "blank"]
-    trained = f"{len(measured)} trained models of {len(models)} architectures"
     shown = [[name, *("-" if np.isnan(x) else f"{100 * x:.0f}" for x in numbers)] for name, *numbers in rows]
-    return f"**{family}**: {trained}; percent with the maximum in the patch\n\n{markdown_table(header, shown)}"
+    trained = f"{len(measured)} trained models of {len(models)} architectures"
+    title = f"**{family}**: {trained}; percent with the maximum in the patch"
+    return "\n".join([title, "", *markdown_table(header, shown)])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,6 @@
-"""Tables of measurements, and their places in the documents."""
+"""The places of measured tables in the documents."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head, *body = ["| " + " | ".join(cells) + " |" for cells in [header, *rows]]
-    return "\n".join([head, "|" + "---|" * len(header), *body])
 
 
 def write_between_markers(path: Path, name: str, text: str) -> None:

@@ -1,6 +1,7 @@
 """Images per second of this project against what users write, on the same model and pixels.
 
     python -m benchmarks.throughput                                             # CPU: small models at 32 px, data at 32 and 224
+    python -m benchmarks.throughput --write docs/performance.md                 # and the table into its place there
     python -m benchmarks.throughput --models vit_base_patch16_224 swin_base_patch4_window7_224 --image-size 224   # CUDA
 
 `habit`: torchvision-style dataset, per-image PIL transforms (RandomCrop(32, 4), Resize, flip, ToTensor, Normalize), DataLoader
@@ -33,10 +34,11 @@ from torch import nn
 
 import data
 from architectures.kernels import training_attention
-from benchmarks.tables import markdown_table, write_between_markers
+from benchmarks.tables import write_between_markers
 from benchmarks.usual import NUM_CLASSES, Usual, usual_loader
 from common.config import Config
 from common.devices import autocast, keep_freed_memory, select_device, select_precision, should_compile
+from common.documents import markdown_table
 from common.runs import Run
 from evaluation.cost import count_gmacs, peak_memory_mb
 from evaluation.predictions import predict_split
@@ -248,7 +250,7 @@ def table(results: dict) -> str:
             for sides in measured.values()
         ]
         rows.append([f"here, {precision}" if side == "here" else NAMES.get(side, side), *cells])
-    return markdown_table(["images per CPU-second (here / it)", *measured], rows)
+    return "\n".join(markdown_table(["images per CPU-second (here / it)", *measured], rows))
 
 
 def main(argv=None) -> None:

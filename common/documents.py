@@ -11,7 +11,7 @@ import io
 import re
 import struct
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -85,7 +85,7 @@ def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "", abou
     for section in sections:
         lines += ["", f"## {_md(section.title)}", ""] if section.title else [""]
         lines += [_md(section.text), ""] if section.text else []
-        lines += [*_markdown_table(section.table), ""] if section.table else []
+        lines += [*_escaped_table(section.table), ""] if section.table else []
         for heading, findings in _grouped(section.findings).items():
             lines += [f"### {_md(heading)}", ""] if heading else []
             lines += [*(f"- {_md(finding)}" for finding in findings), *([""] if heading else [])]
@@ -93,7 +93,7 @@ def to_markdown(title: str, sections: Sequence[Section], *, lead: str = "", abou
             lines += ["", f"![{_md(caption)}]({quote(name)})", "", f"*{_md(caption)}*"]
         lines += ["", "```sh", *section.commands, "```"] if section.commands else []
         for heading, rows in section.folded.items():
-            lines += ["", f"### {_md(heading)}", "", *_markdown_table(rows)]
+            lines += ["", f"### {_md(heading)}", "", *_escaped_table(rows)]
         lines += ["", *(f"- {_md(line)}" for line in about)] if about and not section.title else []
     return "\n".join(lines) + "\n"
 
@@ -107,9 +107,14 @@ def _md(text: str) -> str:
     return re.sub(r"^(\d*)([#>]|[-+.)](?= ))", r"\1\\\2", text)  # headings, quotes, lists
 
 
-def _markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    cells = [rows[0].keys(), ["---"] * len(rows[0]), *(row.values() for row in rows)]
-    return [f"| {' | '.join(text if text == '---' else _md(str(text)) for text in row)} |" for row in cells]
+def _escaped_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    header, *cells = ([_md(str(text)) for text in row] for row in (rows[0].keys(), *(row.values() for row in rows)))
+    return markdown_table(header, cells)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells are Markdown themselves."""
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 # ---------------------------------------------------------------- HTML

@@ -141,8 +141,8 @@ class Run(Folder):
             raise ValueError(f"{self.directory} was moved or deleted meanwhile; {name} was not written")
         return super().write(name, writer)
 
-    def read_json(self, name: str, shape: type[stored.Shape] | None = None) -> dict:
-        return stored.read_json(self.path(name), shape)
+    def read_json(self, name: str) -> dict:
+        return stored.read_json(self.path(name))
 
     def load_arrays(
         self, name: str, forms: Mapping[str, stored.Form], optional: Collection[str] = ()

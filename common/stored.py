@@ -30,8 +30,8 @@ SHAPES: dict[str, type[Shape]] = {
 """Start of a JSON file's name, up to the first hyphen or the suffix -> its keys."""
 
 
-def read_json(path: Path, shape: type[Shape] | None = None) -> dict:
-    """The object in a stage's JSON file; by default its shape follows from its name.
+def read_json(path: Path) -> dict:
+    """The object in a stage's JSON file; what it must hold follows from its name.
 
     Raises ValueError if the file is missing or damaged, or holds something else.
     """
@@ -43,7 +43,7 @@ def read_json(path: Path, shape: type[Shape] | None = None) -> dict:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}; run the stage that writes it again") from None
-    _check(path, values, shape or _shape_of(path))
+    check(path, values, _shape_of(path))
     return _Values(path, values)
 
 
@@ -113,11 +113,12 @@ def load_checkpoint(path: Path) -> dict:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a truncated or foreign file fails in many ways
         raise ValueError(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {advice}") from None
-    _check(path, values, LastCheckpoint if path.name == "last.pt" else Checkpoint, advice)
+    check(path, values, LastCheckpoint if path.name == "last.pt" else Checkpoint, advice)
     return values
 
 
-def _check(path: Path, values: Any, shape: type[Shape], advice: str = "run the stage that writes it again") -> None:
+def check(path: Path, values: Any, shape: type[Shape], advice: str = "run the stage that writes it again") -> None:
+    """Raise ValueError, with the file's name, unless the values have this shape."""
     try:
         shape.model_validate(values)
     except ValidationError as error:

@@ -8,7 +8,7 @@ from common.documents import NO_VALUE, Section
 from common.folders import Folder
 from common.runs import Run
 from common.shapes import Grid
-from common.stored import read_json
+from common.stored import check, read_json
 from comparison import further, tables
 from comparison.caveats import WEIGHTS, Caveat
 from comparison.entries import Comparison, Entry, hardware_of
@@ -221,9 +221,10 @@ def _explanations(entries: Sequence[Entry], folder: Folder) -> list[Section]:
     found = [explained.section("What do they look at?", [shown for shown in maps if shown])]
     figures, names = {}, {entry.run.config.name: entry.name for entry in entries}
     for path in sorted(folder.directory.glob("grid-*.json")):
-        shown = read_json(path).get("checkpoint_sha256")
+        stored = read_json(path)
+        shown = stored.get("checkpoint_sha256")
         if shown and isinstance(shown, dict) and shown.items() <= weights.items():  # else of other runs or weights
-            stored = read_json(path, Grid)
+            check(path, stored, Grid)
             figures |= {page: _grid_caption(stored, names) for page in stored["pages"] if folder.path(page).is_file()}
     found.append(Section("Where is the evidence?", figures=figures) if figures else None)
     found.append(_explanation_numbers(entries, folder))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from common.documents import Overlay, Section
 from common.runs import Run
 from common.shapes import HeatMap
+from common.stored import check
 
 MOST_OVERLAYS = 24  # in a page: each adds some hundred kilobytes
 HOW = (
@@ -20,8 +21,9 @@ def overlays_of(run: Run, name: str, weights: str) -> dict[str, list[Overlay]]:
         stem = f"gradcam/{path.name.removesuffix('-heat.png')}"
         if not (run.path(f"{stem}.json").is_file() and run.path(f"{stem}-photo.png").is_file()):
             continue
-        if run.read_json(f"{stem}.json").get("checkpoint_sha256") == weights:
-            stored = run.read_json(f"{stem}.json", HeatMap)
+        stored = run.read_json(f"{stem}.json")
+        if stored.get("checkpoint_sha256") == weights:
+            check(run.path(f"{stem}.json"), stored, HeatMap)
             photo, heat = (run.path(f"{stem}-{part}.png").read_bytes() for part in ("photo", "heat"))
             found.setdefault(stored["image"], []).append(Overlay(f"{name}, {_words(stored)}", photo, heat))
     return found

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from common.documents import NO_VALUE, Section
 from common.runs import Run
 from common.shapes import HeatMap
+from common.stored import check
 from evaluation.tables import COSTS, SCORES, cell, lookup
 
 OF_METRICS = SCORES | COSTS | {"loss": "loss"}
@@ -94,9 +95,12 @@ def _maps(run: Run, weights: str) -> dict[str, float | None]:
 def _scorecam(run: Run, weights: str) -> dict[str, float]:
     """Seconds that a map of Score-CAM at the patch embedding took with these weights."""
     wanted = {"method": "scorecam", "layer": "patch_embed", "checkpoint_sha256": weights, "channels": None}
-    names = [f"gradcam/{path.name}" for path in run.path("gradcam").glob("*-scorecam-*.json")]
-    alike = [name for name in names if wanted.items() <= run.read_json(name).items()]
-    seconds = [run.read_json(name, HeatMap)["seconds"] for name in alike]
+    seconds = []
+    for path in run.path("gradcam").glob("*-scorecam-*.json"):
+        stored = run.read_json(f"gradcam/{path.name}")
+        if wanted.items() <= stored.items():
+            check(path, stored, HeatMap)
+            seconds.append(stored["seconds"])
     return {"scorecam_seconds": statistics.median(seconds)} if seconds else {}
 
 

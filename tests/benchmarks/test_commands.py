@@ -37,6 +37,8 @@ def test_the_table_of_throughput_has_a_row_for_each_side(tmp_path):
     page.write_text("before\n<!-- throughput: begin -->\nold\n<!-- throughput: end -->\nafter\n")
     write(page, "throughput", table)
     assert page.read_text() == f"before\n<!-- throughput: begin -->\n{table}\n<!-- throughput: end -->\nafter\n"
+    with pytest.raises(ValueError, match="lacks the lines <!-- error_rates: begin -->"):
+        write(page, "error_rates", table)
 
 
 def test_the_speed_of_the_swins_is_measured_on_equal_terms(capsys):
