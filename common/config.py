@@ -109,7 +109,8 @@ class DataConfig(Section):
     cache_mb: Annotated[int, Field(ge=0)] = 20_000
     """How much disk space, in MB, resized photos may take, so that later starts need not decode them again; 0: none."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode photos when streaming; null: one per CPU core, at most 8."""
+    """Processes that decode photos when streaming; null: one per CPU core that this process
+    may use, at most 8."""
 
     @model_validator(mode="after")
     def _possible_fold(self):
@@ -126,8 +127,11 @@ class DataConfig(Section):
 
     @property
     def num_readers(self) -> int:
-        """``num_workers``, by default one per CPU core, at most 8."""
-        return min(8, os.cpu_count() or 1) if self.num_workers is None else self.num_workers
+        """``num_workers``, by default one per CPU core that this process may use, at most 8."""
+        if self.num_workers is not None:
+            return self.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(8, cores)
 
     @property
     def photo_filter(self) -> str:

@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from support import TINY_VIT, make_config, write_config
 
-from common.config import Config
+from common.config import Config, DataConfig
 from common.config_files import describe_keys, differing_keys, differing_values, load_config
 
 PROJECT = Path(__file__).parents[2]
@@ -162,3 +163,12 @@ def test_another_folder_may_be_resumed_on_and_is_named_in_comparisons():
     one, other = make_config(data={"root": "a"}), make_config(data={"root": "b"})
     assert differing_keys(one, other) == []  # its pixels decide
     assert differing_values([one, other]) == {"data.root": ["a", "b"]}
+
+
+def test_as_many_readers_as_cores_that_the_process_may_use(monkeypatch):
+    """On a cluster a job is often bound to a few of a machine's cores; more workers than those slow each other down."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    for cores, readers in ((1, 1), (4, 4), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        assert DataConfig(dataset="digits").num_readers == readers
+    assert DataConfig(dataset="digits", num_workers=3).num_readers == 3
