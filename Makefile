@@ -5,6 +5,7 @@
 # make study-a      one of the five studies (a to e, see docs/studies.md), to its report; finished runs are skipped, unfinished ones
 #                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs. SMALL=1: in minutes on a CPU, with tiny
 #                   models from scratch, on the images of DATA=FOLDER (a folder for each class) or on scanned digits
+# make study STUDY=cifar10_scratch SEEDS="0 1 2"   the same with the configs of any folder of configs/, once for each seed
 # make data-hunger  a ViT, a Swin and a ResNet of one size, trained on 5 to 100 % of the images in equally many steps; ARGS as above
 # make clean        remove what quickstart and the tests made
 
@@ -26,6 +27,7 @@ quickstart: $(INSTALLED)
 
 OUTPUTS = outputs
 TRAIN = $(BIN)/python train.py --resume $(SMALL_KEYS) $(ARGS)
+SEEDED = $(if $(SEEDS),--seeds $(SEEDS))
 EXPLAIN = $(BIN)/python gradcam.py
 PICTURES = $(if $(IMAGES),--index $(IMAGES),--random 10)
 ANALYZE ?= 500
@@ -61,10 +63,10 @@ configs_of = $(wildcard configs/$(STUDY)/$(1)*_recommended.yaml) \
 	$(filter-out %_recommended.yaml,$(wildcard configs/$(STUDY)/$(1)*.yaml))
 study: $(INSTALLED)
 ifdef SMALL
-	-$(TRAIN) $(call configs_of,vit) $(SMALL_VIT) $(SCRATCH)
-	-$(TRAIN) $(call configs_of,swin) $(SMALL_SWIN) $(SCRATCH)
+	-$(TRAIN) $(call configs_of,vit) $(SMALL_VIT) $(SCRATCH) $(SEEDED)
+	-$(TRAIN) $(call configs_of,swin) $(SMALL_SWIN) $(SCRATCH) $(SEEDED)
 else
-	-$(TRAIN) $(call configs_of,)
+	-$(TRAIN) $(call configs_of,) $(SEEDED)
 endif
 	$(if $(MAPS),$(MAKE) $(MAPS))
 	$(MAKE) study-report
@@ -80,7 +82,7 @@ maps-c:
 
 study-d: $(INSTALLED)
 	$(TRAIN) configs/shallow_vit/resnet34.yaml
-	-$(TRAIN) configs/shallow_vit/a?.yaml $(SMALL_TARGET)
+	-$(TRAIN) configs/shallow_vit/a?.yaml $(SMALL_TARGET) $(SEEDED)
 	$(MAKE) study-report STUDY=shallow_vit
 
 study-e: $(INSTALLED)
@@ -107,7 +109,7 @@ data-hunger: $(INSTALLED)
 	set -- 100 50 20 10 5; for fraction in 0.05 0.1 0.25 0.5 1; do \
 		for model in resnet vit swin; do \
 			$(TRAIN) configs/cifar10_scratch/$$model.yaml name=data_hunger/$$model-$$fraction \
-				data.train_fraction=$$fraction train.epochs=$$1 train.warmup_epochs=$$(($$1 / 5)) || exit; \
+				data.train_fraction=$$fraction train.epochs=$$1 train.warmup_epochs=$$(($$1 / 5)) $(SEEDED) || exit; \
 		done; shift; \
 	done
 	$(BIN)/python evaluate.py $(OUTPUTS)/data_hunger

@@ -68,9 +68,22 @@ def test_a_small_study_comes_to_its_report(tmp_path, study):
         assert "val_top5_accuracy" in (tmp_path / name / "recommended/log.csv").read_text()
 
 
+def planned(*words):
+    """The commands of train.py that make would run."""
+    made = subprocess.run(["make", "-n", *words, "INSTALLED="], cwd=PROJECT, capture_output=True, text=True)
+    return [line.strip() for line in made.stdout.splitlines() if "train.py" in line]
+
+
 def test_what_is_recommended_is_trained_first():
     for study in ("study-a", "study-b", "study-c"):
-        planned = subprocess.run(["make", "-n", study, "INSTALLED="], cwd=PROJECT, capture_output=True, text=True)
-        [line] = [line for line in planned.stdout.splitlines() if "train.py" in line]
+        [line] = planned(study)
         marked = ["_recommended.yaml" in word for word in line.split() if word.startswith("configs/")]
         assert sum(marked) == 2 and marked == sorted(marked, reverse=True)
+
+
+def test_seeds_are_those_of_every_model_but_the_baseline():
+    """The runs that stop at a share of the baseline's accuracy name it without a seed."""
+    [line] = planned("study", "STUDY=flowers", "SEEDS=0 1 2")
+    assert "configs/flowers/vit_full.yaml" in line and line.endswith(" --seeds 0 1 2")
+    baseline, variants = planned("study-d", "SEEDS=1 2")
+    assert baseline.endswith("configs/shallow_vit/resnet34.yaml") and variants.endswith(" --seeds 1 2")
