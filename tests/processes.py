@@ -1,4 +1,4 @@
-"""Scripts in processes of their own, forked from a server that has imported what they need: to import torch takes seconds."""
+"""Scripts in processes of their own. They are forked from a server that has imported torch, since that takes seconds."""
 
 import multiprocessing
 import os

@@ -21,7 +21,7 @@ TIMMS = {"swin_t": "swin_tiny", "swin_s": "swin_small", "swin_b": "swin_base", "
 
 
 def randomise(model, std=0.2):
-    """Parameters out of special points, the same for the same name and shape."""
+    """Random parameters, away from special values such as 0 and 1; the same name and shape give the same ones."""
     for name, parameter in model.named_parameters():
         generator = torch.Generator().manual_seed(sum(map(ord, name)))
         nn.init.normal_(parameter, std=std, generator=generator)

@@ -25,7 +25,7 @@ def test_the_interval_of_two_runs_is_bonett_and_prices(only_first, only_second):
 
 
 def test_the_verdict_on_two_runs_is_that_of_mcnemars_mid_p_test():
-    """Off by an image at most: the number of images that decides lies at most one apart."""
+    """The number of images from which on a difference is called real may be one more or one less."""
     for discordant in (8, 15, 30, 60, 150):
         decides = []
         for rule in ("ours", "mid-p"):
