@@ -153,7 +153,12 @@ def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> 
         if entry.training["diverged"]:
             text = f"{entry.name} diverged in training, so its accuracy does not characterise its architecture."
             found.append(Caveat(CERTAINTY, text))
-        found += [Caveat(MEASUREMENT, text) for text in doubtful_costs(entry.name, entry.metrics)]
+    for name, group in groups.items():
+        once = all(
+            entry.metrics["latency_ms"] == group[0].metrics["latency_ms"] for entry in group
+        )  # one of them was timed
+        told = [text for entry in group for text in doubtful_costs(name if once else entry.name, entry.metrics)]
+        found += [Caveat(MEASUREMENT, text) for text in dict.fromkeys(told)]
     return sorted(found, key=lambda caveat: WEIGHTS.index(caveat.weight))
 
 
@@ -270,9 +275,8 @@ def _images(entries: Sequence[Entry]) -> list[Caveat]:
         count = f"{counts.pop():,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
         rest = [(entry.name, entry.metrics.get("accuracy_without_copies")) for entry in entries if copies[entry.name]]
         told = "; ".join(f"{name}: {'no image is left' if share is None else f'{share:.2%}'}" for name, share in rest)
-        text = (
-            f"{count} of the images are exact copies of training or validation images. Accuracy without them: {told}."
-        )
+        are, them = ("is an exact copy", "it") if count == "1" else ("are exact copies", "them")
+        text = f"{count} of the images {are} of training or validation images. Accuracy without {them}: {told}."
         found.append(Caveat(CERTAINTY, text))
     for entry in entries:
         if entry.metrics.get("images_since_training") == "changed":

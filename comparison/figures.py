@@ -282,6 +282,7 @@ def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title:
         rate.set_ylim(bottom=min(positive) / 100)
         rate.yaxis.set_major_formatter(PLAIN_TICKS)
     else:
+        rate.set_ylim(bottom=0)
         scientific_ticks(rate)
     for key, axes in grid.items():
         axes.set(xlabel="epoch", ylabel=labels[key])

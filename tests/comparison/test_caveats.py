@@ -185,12 +185,26 @@ def test_how_certain_a_comparison_is(make_entry):
     assert weights == sorted(weights)
 
 
+def test_seeds_that_were_timed_once_have_one_caveat(make_entry):
+    entries = [
+        make_entry("a-seed0"),
+        make_entry("a-seed1", config__seed=1),
+        make_entry("b", config__model__name="resnet18"),
+    ]
+    for entry in entries[:2]:
+        entry.metrics["latency_ms"] = {"64": {"median": 10.0, "p90": 21.0}}
+    texts = [caveat.text for caveat in caveats(entries, group_by_seed(entries)) if "unsteady" in caveat.text]
+    assert [text.split(" was")[0] for text in texts] == ["The latency of a at batch 64"]
+
+
 def test_copies_and_changed_images_are_named(make_entry):
     copied = {"metrics__num_copies": 3, "metrics__accuracy_without_copies": 0.5}
     entries = [make_entry("a", **copied), make_entry("b", **copied, metrics__images_since_training="changed")]
     told = [caveat.text for caveat in caveats(entries, group_by_seed(entries))]
     copies = "3 of the images are exact copies of training or validation images. Accuracy without them: a: 50.00%; b: 50.00%."
     assert copies in told
+    one = [make_entry("a", **copied | {"metrics__num_copies": 1})]
+    assert any(c.text.startswith("1 of the images is an exact copy of ") for c in caveats(one, group_by_seed(one)))
     assert "The images that b was evaluated on were changed since it was trained." in told
     clean = [make_entry("c", metrics__num_copies=0), make_entry("d")]
     assert not any("copies" in caveat.text for caveat in caveats(clean, group_by_seed(clean)))

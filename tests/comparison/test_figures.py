@@ -262,6 +262,7 @@ def test_overlaid_top5_curves_have_a_panel():
     drawn = lines_of(figure.axes[2], plotting.RUN_COLORS[0])["-"]
     np.testing.assert_allclose(drawn[:, 1], 100 * logs["vit"]["val_top5_accuracy"])
     assert not lines_of(figure.axes[2], plotting.RUN_COLORS[1]) and not layout_faults(figure)
+    assert figure.axes[3].get_ylim()[0] == 0  # a constant rate is no line in the middle of nothing
 
 
 def test_overlaid_curves_show_rates_of_different_size_on_a_log_axis():
