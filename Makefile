@@ -5,7 +5,8 @@
 # make study-a      one of the five studies (a to e, see docs/studies.md), to its report; finished runs are skipped, unfinished ones
 #                   resumed; ARGS="data.root=... seed=1" overrides keys of its configs. SMALL=1: in minutes on a CPU, with tiny
 #                   models from scratch, on the images of DATA=FOLDER (a folder for each class) or on scanned digits
-# make study STUDY=cifar10_scratch SEEDS="0 1 2"   the same with the configs of any folder of configs/, once for each seed
+# make study STUDY=cifar10_scratch SEEDS="0 1 2"   the same with the configs of any folder of configs/, once for each seed; SEEDS
+#                   also for the studies a to d and data-hunger
 # make data-hunger  a ViT, a Swin and a ResNet of one size, trained on 5 to 100 % of the images in equally many steps; ARGS as above
 # make clean        remove what quickstart and the tests made
 

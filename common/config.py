@@ -109,8 +109,7 @@ class DataConfig(Section):
     cache_mb: Annotated[int, Field(ge=0)] = 20_000
     """How much disk space, in MB, resized photos may take, so that later starts need not decode them again; 0: none."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode photos when streaming; null: one per CPU core that this process
-    may use, at most 8."""
+    """Processes that decode photos when streaming; null: one per CPU core that this process may use, at most 8."""
 
     @model_validator(mode="after")
     def _possible_fold(self):

@@ -154,11 +154,9 @@ def caveats(entries: Sequence[Entry], groups: Mapping[str, Sequence[Entry]]) -> 
             text = f"{entry.name} diverged in training, so its accuracy does not characterise its architecture."
             found.append(Caveat(CERTAINTY, text))
     for name, group in groups.items():
-        once = all(
-            entry.metrics["latency_ms"] == group[0].metrics["latency_ms"] for entry in group
-        )  # one of them was timed
-        told = [text for entry in group for text in doubtful_costs(name if once else entry.name, entry.metrics)]
-        found += [Caveat(MEASUREMENT, text) for text in dict.fromkeys(told)]
+        timed_once = all(entry.metrics["latency_ms"] == group[0].metrics["latency_ms"] for entry in group)
+        costs = {name: group[0].metrics} if timed_once else {entry.name: entry.metrics for entry in group}
+        found += [Caveat(MEASUREMENT, text) for end, metrics in costs.items() for text in doubtful_costs(end, metrics)]
     return sorted(found, key=lambda caveat: WEIGHTS.index(caveat.weight))
 
 
