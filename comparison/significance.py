@@ -247,10 +247,11 @@ def single_seed_remark(pairs: Sequence[dict]) -> str | None:
     errors = [pair["standard_error"] for pair in pairs if pair["runs"] == [1, 1]]
     if not errors:
         return None
+    whose = "One run each" if len(errors) == len(pairs) else "Where both models have a single run"
     rates = [f"{false_claim_rate(float(np.median(errors)), sd):.0%}" for sd in SEED_SPREADS]
     spreads = [f"{100 * sd:g}" for sd in SEED_SPREADS]
     return (
-        "One run each: what is said holds for these runs, not for their architectures. If accuracy varies from seed to seed "
+        f"{whose}: what is said holds for these runs, not for their architectures. If accuracy varies from seed to seed "
         f"with a standard deviation of {spreads[0]} ({spreads[1]}) points, two equally good architectures differ as clearly "
         f"as this rule asks for in {rates[0]} ({rates[1]}) of such comparisons. Train several seeds of each."
     )

@@ -145,7 +145,10 @@ def test_what_single_runs_say_of_architectures_is_told_as_it_is():
     first, second = table(800, 50, 50, 100)
     pairs = compare_pairs(["a", "b"], [first[None], second[None]])
     rates = [f"{significance.false_claim_rate(pairs[0]['standard_error'], sd):.0%}" for sd in (0.003, 0.01)]
-    assert f"in {rates[0]} ({rates[1]}) of such comparisons" in significance.single_seed_remark(pairs)
+    remark = significance.single_seed_remark(pairs)
+    assert remark.startswith("One run each: ") and f"in {rates[0]} ({rates[1]}) of such comparisons" in remark
+    mixed = compare_pairs(["a", "b", "c"], [first[None], second[None], np.stack([first, second])])
+    assert significance.single_seed_remark(mixed).startswith("Where both models have a single run: ")
     several = compare_pairs(["a", "b"], [np.stack([first, second]), np.stack([second, first])])
     assert significance.single_seed_remark(several) is None
 
