@@ -4,12 +4,16 @@ Legend: B images, K classes.
 """
 
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
+from timm.layers import GatedMlp
+from timm.models.mlp_mixer import Affine, MlpMixer, ResBlock, SpatialGatingBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from architectures.registry import register_variants
 from common.config import Config
 from models import create_model
 
@@ -17,6 +21,21 @@ SIDE, NUM_CLASSES, BATCH = 32, 10, 32
 TASKS = {"picture": (16, 4), "colour": (8, 4), "texture": (12, 1)}
 """Side of the patch, and the step of the grid that it lies on, both in pixels."""
 STEPS = {"picture": 150, "colour": 150, "texture": 200}
+
+
+class TokenMLP(MlpMixer):
+    """timm's model of tokens without attention, for any size: its own names fix patch and width."""
+
+
+_SMALL = dict(patch_size=4, embed_dim=64, num_blocks=4)
+register_variants(
+    TokenMLP,
+    {
+        "planted_mixer": _SMALL,
+        "planted_resmlp": _SMALL | dict(mlp_ratio=4, block_layer=partial(ResBlock, init_values=0.1), norm_layer=Affine),
+        "planted_gmlp": _SMALL | dict(mlp_ratio=4, block_layer=SpatialGatingBlock, mlp_layer=GatedMlp),
+    },
+)
 
 
 def _vit(**changes) -> dict:
@@ -48,6 +67,16 @@ FAMILIES = {
         "SwinV2 (timm)": _swin("swinv2_tiny_window8_256"),
         "Swin (ours), 3 stages": _swin("swin_t", depths=[2, 2, 2], num_heads=[2, 4, 4]),
         "Swin (ours), no shift": _swin("swin_t", shift=False),
+    },
+    "Tokens without attention": {
+        "shallow_vit, FFN only": {"name": "shallow_vit", "kwargs": dict(embed_dim=64, num_heads=4, attention=False)},
+        "shallow_vit, FFN only, depth 4": {
+            "name": "shallow_vit",
+            "kwargs": dict(embed_dim=64, num_heads=4, attention=False, depth=4),
+        },
+        "MLP-Mixer": {"name": "planted_mixer"},
+        "ResMLP": {"name": "planted_resmlp"},
+        "gMLP": {"name": "planted_gmlp"},
     },
     "ResNet": {"ResNet": {"name": "resnet18_32px", "kwargs": dict(layers=[1, 1, 1, 1], channels=[16, 32, 64, 64])}},
 }

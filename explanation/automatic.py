@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from explanation.layers import SMALLEST_GRID, MapLayer, map_layer, stage_starts, usual_layers
+from explanation.layers import SMALLEST_GRID, MapLayer, embedded_tokens, map_layer, stage_starts
 from explanation.rollout import attention_rollout
 from models import input_spec
 
@@ -26,6 +26,9 @@ class Choice:
 def choose(model: nn.Module) -> Choice:
     """The method and the layer for this architecture. Raises ValueError if no layer of the model gives a map."""
     stages = len(stage_starts(model))
+    if not stages and embedded_tokens(model):
+        rule = "tokens without attention: relevance of the patches against the other classes"
+        return Choice("sglrp", relevance_layer(model), rule)
     if not stages:
         layer = map_layer(model)
         return Choice("gradcam", layer, f"no attention: Grad-CAM at {layer.rule}")
@@ -39,15 +42,14 @@ def choose(model: nn.Module) -> Choice:
 
 
 def relevance_layer(model: nn.Module) -> MapLayer:
-    """The best layer for relevance: a ViT's embedded patches; the start of a Swin's last stage with a grid fine enough.
+    """The best layer for relevance: the start of a Swin's last stage with a grid fine enough, or else the embedded patches.
 
-    For models without attention blocks, and if these layers give no map: the default layer of the other methods.
+    For models without tokens, and if these layers give no map: the default layer of the other methods.
     """
-    starts, usual = stage_starts(model), usual_layers(model)
+    starts = stage_starts(model)
     places = [name for start in reversed(starts[1:]) for name in (start.rpartition("blocks.")[0] + "downsample", start)]
-    layers = [layer for name in places if (layer := _layer_or_none(model, name))]
-    if "embedded patches" in usual and starts:
-        layers.append(map_layer(model, usual["embedded patches"]))
+    places.append("patch_embed" if starts else embedded_tokens(model))
+    layers = [layer for name in places if name and (layer := _layer_or_none(model, name))]
     return _first_fine(layers) or map_layer(model)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from common.console import did_you_mean
@@ -175,6 +176,17 @@ def stage_starts(model: nn.Module) -> list[str]:
     return list(first_of.values()) if attends else []
 
 
+def embedded_tokens(model: nn.Module) -> str | None:
+    """The module that embeds the patches of a model whose ``blocks`` keep these tokens but have no attention, or None.
+
+    Such models are MLP-Mixer, ResMLP, gMLP, and a ViT without its attention.
+    """
+    embeddings = [name for name, module in model.named_modules() if isinstance(module, PatchEmbed)]
+    if stage_starts(model) or len(embeddings) != 1 or not isinstance(getattr(model, "blocks", None), nn.Sequential):
+        return None
+    return embeddings[0]
+
+
 def usual_layers(model: nn.Module) -> dict[str, str]:
     """The layers that are commonly used for heat maps: description -> name; only those with a map at this image size."""
     starts, names = stage_starts(model), [name for name, _ in model.named_modules()]
@@ -183,11 +195,21 @@ def usual_layers(model: nn.Module) -> dict[str, str]:
         usual = {"embedded patches": "patch_embed", "first norm1 of the last stage": starts[-1]}
         usual["start of the last stage"] = starts[-1].rpartition("blocks.0.")[0] + "downsample"
         usual |= {"last norm1": last, "last block": last.removesuffix(".norm1"), "final norm": "norm"}
+    elif embedding := embedded_tokens(model):
+        usual = {
+            "embedded patches": embedding,
+            "first block": "blocks.0",
+            "last block": f"blocks.{len(model.blocks) - 1}",
+        }
+        last = default_layer_names(model, "gradcam")[0][0]
+        usual |= {f"last {last.rpartition('.')[2]}": last} if "norm" in last else {}
+        usual["final norm"] = "norm"
     else:
         usual = {f"stage {i + 1}": info["module"] for i, info in enumerate(getattr(model, "feature_info", []))}
     shapes = _output_shapes(model)
     layouts = {place: find_layout(model, name, shapes.get(name)) for place, name in usual.items() if name in names}
-    return {place: usual[place] for place, layout in layouts.items() if layout and layout.grid != (1, 1)}
+    maps = {place: layout for place, layout in layouts.items() if layout and layout.grid != (1, 1)}
+    return {place: usual[place] for place, layout in maps.items() if not _misplacement(model, usual[place], layout)}
 
 
 def _output_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -26,6 +26,9 @@ EXPECTED = [
     ("resnet18", {}, 16, "layer1"),
     ("resnet18", {}, 8, "layer1"),  # 2x2 cells, and none is finer
     ("convnext_atto", {}, 128, "stages.3"),
+    ("shallow_vit_a2", {}, 32, "patch_embed"),  # tokens without attention
+    ("mixer_s16_224", {}, 64, "stem"),
+    ("gmlp_ti16_224", {}, 64, "stem"),
 ]
 
 
@@ -77,10 +80,11 @@ def test_a_maximum_counts_where_the_patch_covers_a_cell():
     assert planted_pattern.point(torch.eye(2).expand(3, 2, 2), masks).tolist() == [1, 1, 1]
 
 
-def test_auto_points_at_the_planted_evidence_and_the_tables_are_written(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["shallow_vit", "shallow_vit, FFN only"])
+def test_auto_points_at_the_planted_evidence_and_the_tables_are_written(tmp_path, name):
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- planted_pattern: begin -->\nold\n<!-- planted_pattern: end -->\nafter\n")
-    arguments = ["--models", "shallow_vit", "--tasks", "picture", "--seeds", "0", "--images", "40", "--steps", "120"]
+    arguments = ["--models", name, "--tasks", "picture", "--seeds", "0", "--images", "40", "--steps", "120"]
     arguments += ["--weights", str(tmp_path), "--output", str(tmp_path / "planted.json"), "--write", str(page)]
     (result,) = planted_pattern.main(arguments).values()
     assert result["accuracy"] > 0.95
@@ -90,12 +94,12 @@ def test_auto_points_at_the_planted_evidence_and_the_tables_are_written(tmp_path
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| **auto** | " in text and "1 trained models of 1 architectures" in text
-    seconds = json.loads((tmp_path / "planted.json").read_text())["shallow_vit/picture/0"]["seconds"]
-    assert planted_pattern.main(arguments)["shallow_vit/picture/0"]["seconds"] == seconds  # nothing is measured twice
+    seconds = json.loads((tmp_path / "planted.json").read_text())[f"{name}/picture/0"]["seconds"]
+    assert planted_pattern.main(arguments)[f"{name}/picture/0"]["seconds"] == seconds  # nothing is measured twice
     page.write_text("no markers")
     with pytest.raises(ValueError, match="lacks the lines"):
         planted_pattern.main(arguments)
 
 
-def test_the_benchmark_has_ten_models_or_more_of_three_families():
-    assert len(MODELS) >= 10 and len(planted_pattern.FAMILIES) == 3
+def test_the_benchmark_has_ten_models_or_more_of_four_families():
+    assert len(MODELS) >= 10 and len(planted_pattern.FAMILIES) == 4
