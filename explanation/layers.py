@@ -188,7 +188,7 @@ def embedded_tokens(model: nn.Module) -> str | None:
 
 
 def usual_layers(model: nn.Module) -> dict[str, str]:
-    """The layers that are commonly used for heat maps: description -> name; only those with a map at this image size."""
+    """The layers that are commonly used for heat maps: description -> name; only those that `map_layer` takes by name."""
     starts, names = stage_starts(model), [name for name, _ in model.named_modules()]
     if starts:
         last = [name for name in names if name.endswith(".norm1") and "blocks." in name][-1]
@@ -196,11 +196,8 @@ def usual_layers(model: nn.Module) -> dict[str, str]:
         usual["start of the last stage"] = starts[-1].rpartition("blocks.0.")[0] + "downsample"
         usual |= {"last norm1": last, "last block": last.removesuffix(".norm1"), "final norm": "norm"}
     elif embedding := embedded_tokens(model):
-        usual = {
-            "embedded patches": embedding,
-            "first block": "blocks.0",
-            "last block": f"blocks.{len(model.blocks) - 1}",
-        }
+        usual = {"embedded patches": embedding, "first block": "blocks.0"}
+        usual["last block"] = f"blocks.{len(model.blocks) - 1}"
         last = default_layer_names(model, "gradcam")[0][0]
         usual |= {f"last {last.rpartition('.')[2]}": last} if "norm" in last else {}
         usual["final norm"] = "norm"

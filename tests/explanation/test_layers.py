@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from support import build
+from support import build, make_randomized
 
-from explanation.layers import map_layer, map_layers
+from explanation.layers import map_layer, map_layers, usual_layers
 from models import input_spec
 
 # ---------------------------------------------------------------- where a CAM looks
@@ -101,3 +101,15 @@ def test_layers_that_do_not_exist_or_are_no_maps():
         map_layer(model, "blocks.1.attn.q_norm")
     with pytest.raises(ValueError, match="is not a map"):  # windows x tokens x width
         map_layer(build("swin"), "layers.0.blocks.0.attn")
+
+
+def test_the_usual_layers_are_those_that_can_be_named():
+    model = make_randomized({"name": "resmlp_12_224"}, 64)
+    assert usual_layers(model)["last block"] == "blocks.11"
+    mirror = model.blocks[-1].linear_tokens.weight
+    mirror.data.copy_(torch.eye(len(mirror)).flip(0))
+    model.blocks[-1].ls1.data.fill_(1000)  # each cell of the last block shows the opposite cell
+    with pytest.raises(ValueError, match="does not keep the places"):
+        map_layer(model, "blocks.11")
+    found = usual_layers(model)
+    assert found["embedded patches"] == "stem" and "last block" not in found
