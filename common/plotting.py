@@ -3,7 +3,7 @@
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -75,6 +75,13 @@ def run_style(index: int) -> dict:
     """Colour and marker of the run with this index: eight colours, then the same ones with another marker."""
     markers = index // len(RUN_COLORS) % len(RUN_MARKERS)
     return dict(color=RUN_COLORS[index % len(RUN_COLORS)], marker=RUN_MARKERS[markers], markersize=4)
+
+
+def run_looks(runs: Iterable[str], models: Mapping[str, str] | None = None) -> dict[str, tuple[str, dict]]:
+    """Run -> its label and its style; ``models``: run -> model, whose runs then share both."""
+    labels = {run: (models or {}).get(run, run) for run in runs}
+    order = list(dict.fromkeys(labels.values()))
+    return {run: (label, run_style(order.index(label))) for run, label in labels.items()}
 
 
 def plot_known(axes: Axes, x: Sequence[float], y: np.ndarray, **style) -> None:

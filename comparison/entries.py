@@ -51,6 +51,12 @@ class Comparison:
         return len(self.groups) < len(self.entries)
 
     @property
+    def models(self) -> dict[str, str] | None:
+        """Name of each run -> its model; None if there is only one model."""
+        named = {entry.name: model for model, group in self.groups.items() for entry in group}
+        return named if len(self.groups) > 1 else None
+
+    @property
     def firsts(self) -> list[Entry]:
         """The first run of each model; if there is only one model, all its runs."""
         return [group[0] for group in self.groups.values()] if len(self.groups) > 1 else list(self.entries)

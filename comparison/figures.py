@@ -28,7 +28,7 @@ from common.plotting import (
     panels,
     plot_known,
     readable,
-    run_style,
+    run_looks,
     scientific_ticks,
     shared_legend,
     text_width,
@@ -241,13 +241,19 @@ def per_class_differences(
 # One line per run
 
 
-def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title: str | None = None) -> Figure:
+def overlaid_curves(
+    logs: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    models: Mapping[str, str] | None = None,
+    title: str | None = None,
+) -> Figure:
     """Loss, accuracy and learning rate of several runs against the epoch.
 
     Args:
         logs: run to its log's columns: `epoch`, `lr`, and `loss` and `accuracy` each for `train_` and `val_`, of equal
             length; `test_accuracy` and `val_top5_accuracy` if there are any. Accuracies are fractions; NaN is not drawn,
             nor is a column that is missing.
+        models: run to model, whose runs then share a colour.
     """
     labels = {"loss": "loss", "accuracy": "accuracy (%)", "top5_accuracy": "top-5 accuracy (%)", "lr": "learning rate"}
     if not any(np.isfinite(np.asarray(log.get("val_top5_accuracy", []), dtype=float)).any() for log in logs.values()):
@@ -264,9 +270,9 @@ def overlaid_curves(logs: Mapping[str, Mapping[str, Sequence[float]]], *, title:
     shares = grid.keys() - {"loss", "lr"}
     columns |= {f"{split}_{share}": (grid[share], 100) for share in shares for split in splits}
     drawn, peaks = set(), []
-    for index, (name, log) in enumerate(logs.items()):
-        look = dict(**run_style(index), linewidth=1.3, markevery=max(1, len(log["epoch"]) // 8))
-        legend_entry(loss, name, **look)
+    for (label, style), log in zip(run_looks(logs, models).values(), logs.values()):
+        look = dict(**style, linewidth=1.3, markevery=max(1, len(log["epoch"]) // 8))
+        legend_entry(loss, label, **look)
         for column, (axes, factor) in columns.items():
             values, split = factor * np.asarray(log.get(column, []), dtype=float), column.split("_")[0]
             if np.isfinite(values).any():

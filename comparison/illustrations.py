@@ -30,8 +30,8 @@ def draw(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
         | _draw_disagreements(comparison)
         | {"cost.png": _draw_cost(groups, seeded=seeded), "overview.png": _draw_overview(entries)}
         | {"risk_coverage.png": _draw_risk(groups, seeded=seeded)}
-        | _draw_corruptions(entries)
-        | {"curves.png": _draw_curves(entries)}
+        | _draw_corruptions(comparison)
+        | {"curves.png": _draw_curves(comparison)}
         | _draw_targets(entries)
         | _draw_training_sizes(entries)
     )
@@ -85,12 +85,17 @@ def _draw_classes(comparison: Comparison) -> tuple[Figure, str]:
     return figures.per_class_accuracy(accuracies, names), caption
 
 
-def _draw_curves(entries: Sequence[Entry]) -> tuple[Figure, str]:
-    figure = figures.overlaid_curves({entry.name: _columns(entry.run.read_log()) for entry in entries})
-    return figure, (
+def _draw_curves(comparison: Comparison) -> tuple[Figure, str]:
+    logs = {entry.name: _columns(entry.run.read_log()) for entry in comparison.entries}
+    caption = (
         "Loss, accuracy and learning rate by epoch. Where labels are smoothed or mixed, the training loss is of those labels, "
         "and the validation loss of the true ones."
     )
+    return figures.overlaid_curves(logs, models=comparison.models), caption + _one_colour(comparison)
+
+
+def _one_colour(comparison: Comparison) -> str:
+    return " The seeds of a model share its colour." if comparison.seeded and comparison.models else ""
 
 
 def _draw_confusion(comparison: Comparison) -> tuple[Figure, str]:
@@ -157,8 +162,8 @@ def _draw_training_sizes(entries: Sequence[Entry]) -> dict[str, tuple[Figure, st
     return {"training_sizes.png": (draw_curves(curves), caption)} if curves else {}
 
 
-def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]:
-    tested = [entry for entry in entries if entry.corruptions]
+def _draw_corruptions(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
+    tested = [entry for entry in comparison.entries if entry.corruptions]
     if not tested:
         return {}
     figure = evaluation_figures.accuracy_against_severity(
@@ -167,9 +172,11 @@ def _draw_corruptions(entries: Sequence[Entry]) -> dict[str, tuple[Figure, str]]
         {entry.name: entry.metrics["accuracy"] for entry in tested},
         intervals={entry.name: by_severity(entry.corruptions, "accuracy_ci95") for entry in tested},
         clean_intervals={entry.name: entry.metrics["accuracy_ci95"] for entry in tested},
+        models=comparison.models,
     )
     caption = "Accuracy under corruptions of growing severity, with 95 % intervals; 0 is the clean image."
-    missing = [entry.name for entry in entries if not entry.corruptions]
+    caption += _one_colour(comparison)
+    missing = [entry.name for entry in comparison.entries if not entry.corruptions]
     caption += f" Not evaluated with --corrupt: {', '.join(missing)}." if missing else ""
     return {"corruptions.png": (figure, caption)}
 

@@ -29,6 +29,7 @@ from common.plotting import (
     draw_class_accuracy,
     new_figure,
     panels,
+    run_looks,
     run_style,
     shared_legend,
     shorten,
@@ -258,6 +259,7 @@ def accuracy_against_severity(
     *,
     intervals: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     clean_intervals: Mapping[str, Sequence[float]] | None = None,
+    models: Mapping[str, str] | None = None,
     title: str | None = None,
 ) -> Figure:
     """Accuracy of several runs on corrupted images, a panel for each corruption.
@@ -268,18 +270,20 @@ def accuracy_against_severity(
         clean: run to its accuracy on the uncorrupted images, drawn at severity 0.
         intervals: run to corruption to S 2, lower and upper bounds, drawn as bands.
         clean_intervals: run to the bounds at severity 0, from which its bands then start.
+        models: run to model, whose runs then share a colour.
     """
     corruptions = list(dict.fromkeys(corruption for run in curves.values() for corruption in run))
     columns = min(len(corruptions), 4)
     figure = new_figure(max(1 + 2.6 * columns, 5), 0.5 + 2.4 * math.ceil(len(corruptions) / columns), title)
     grid = panels(figure, len(corruptions), columns, sharey=True)
     for axes, corruption in zip(grid, corruptions, strict=True):
-        for index, (name, run) in enumerate(curves.items()):
+        for name, (label, style) in run_looks(curves, models).items():
+            run = curves[name]
             if corruption not in run:
                 continue
             values = 100 * np.array([clean[name], *run[corruption]], dtype=float)
-            style = run_style(index) | {"marker": run_style(index)["marker"] or "."}
-            axes.plot([0, *severities], values, "-", **style, linewidth=1.3, label=name)
+            style = style | {"marker": style["marker"] or "."}
+            axes.plot([0, *severities], values, "-", **style, linewidth=1.3, label=label)
             if intervals is not None:
                 start = [(0, clean_intervals[name])] if clean_intervals else []
                 places, bounds = zip(*start, *zip(severities, intervals[name][corruption], strict=True), strict=True)

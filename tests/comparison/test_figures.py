@@ -249,6 +249,20 @@ def test_overlaid_curves_tell_runs_by_colour_and_splits_by_dashes():
     assert rate.get_yscale() == "linear"
 
 
+def test_seeds_of_a_model_share_its_colour():
+    models = {"vit-seed0": "vit", "vit-seed1": "vit", "swin-seed0": "swin"}
+    logs = {name: training_log(5) | {"lr": np.full(5, 1e-3)} for name in models}
+    figure = comparison_figures.overlaid_curves(logs, models=models)
+    assert legend_texts(figure) == ["vit", "swin", "validation", "training"]
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
+    assert [line.get_color() for line in lines] == [plotting.RUN_COLORS[i] for i in (0, 0, 0, 0, 1, 1)]
+    curves = {name: {"contrast": [0.5, 0.4]} for name in models}
+    clean = dict.fromkeys(models, 0.6)
+    figure = evaluation_figures.accuracy_against_severity(curves, [1, 3], clean, models=models)
+    assert legend_texts(figure) == ["vit", "swin"]
+    assert [line.get_color() for line in figure.axes[0].lines] == [plotting.RUN_COLORS[i] for i in (0, 0, 1)]
+
+
 def test_overlaid_top5_curves_have_a_panel():
     logs = {name: training_log(12) | {"lr": np.full(12, 1e-3)} for name in ("vit", "swin")}
     logs["vit"]["val_top5_accuracy"] = np.sqrt(logs["vit"]["val_accuracy"])
