@@ -1,7 +1,7 @@
 """Figures over several runs: arrays in, a matplotlib `Figure` out.
 
 Arguments are fractions in [0, 1]; figures show percent. Shapes: N runs, K classes, S severities. Runs are drawn in the order
-given, so that a run has the same colour in all figures.
+given, so that a run, or a model of several seeds, has the same colour in all figures.
 """
 
 import math
